@@ -1,0 +1,157 @@
+"""Everything that an operator can set, read once from the environment."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from alertrec.errors import ConfigError
+
+PREFIX = "ALERTREC_"
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("a non-empty text")
+    return value.strip()
+
+
+def _database_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not parts.path.strip("/"):
+        raise ValueError("a URL like postgresql://user:password@host:5432/database")
+    return "postgresql://" + value.partition("://")[2]
+
+
+def _redis_url(value: str) -> str:
+    if urlsplit(value).scheme not in {"redis", "rediss"} or not urlsplit(value).hostname:
+        raise ValueError("a URL like redis://:password@host:6379/0, or rediss:// with TLS")
+    return value
+
+
+def _identifier(value: str) -> str:
+    if not value.isidentifier() or not value.isascii():
+        raise ValueError("a plain SQL identifier of letters, digits and underscores")
+    return value
+
+
+def _positive_int(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or int(value) < 1:
+        raise ValueError("a whole number of at least 1")
+    return int(value)
+
+
+def _share(value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ValueError("a number between 0 and 1")
+    return share
+
+
+def _setting(default: Any, parse: Callable[[str], Any], meaning: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parse": parse, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one process; `from_env` is the only reader of the environment."""
+
+    database_url: str | None = _setting(
+        None,
+        _database_url,
+        "PostgreSQL 14 or newer; with `ALERTREC_REDIS_URL` set as well, nothing embedded starts",
+        secret=True,
+    )
+    redis_url: str | None = _setting(
+        None,
+        _redis_url,
+        "Redis 6.2 or newer, or Valkey; set it together with `ALERTREC_DATABASE_URL`",
+        secret=True,
+    )
+    data_dir: Path = _setting(
+        Path(".alertrec"),
+        lambda v: Path(_text(v)),
+        "where the embedded servers' data, the models and the remembered ports live",
+    )
+    model_store: str | None = _setting(
+        None,
+        _text,
+        "path or URL (any that fsspec reads) of the model store; `models` in the data directory if unset",
+    )
+    source_schema: str = _setting(
+        "public", _identifier, "schema of the relations `users`, `transactions`, `alert_rules`"
+    )
+    threshold: float = _setting(0.4, _share, "an alert is offered from this probability on")
+    max_items: int = _setting(5, _positive_int, "most recommendations in one list")
+    list_ttl_hours: int = _setting(24, _positive_int, "hours for which a list is current")
+    retrain_days: int = _setting(7, _positive_int, "age in days from which the champion is retrained")
+    dismissed_days: int = _setting(30, _positive_int, "days for which a dismissed recommendation stays away")
+    chunk_size: int = _setting(2000, _positive_int, "users in one chunk of a batch refresh")
+    flower_password: str | None = _setting(
+        None,
+        _text,
+        "password of the user `alertrec` in Flower; generated and remembered if unset",
+        secret=True,
+    )
+    flower_port: int = _setting(
+        5555, _positive_int, "port of Flower on the loopback interface; a free one is taken if it is in use"
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings from a mapping such as `os.environ`.
+
+        Raises
+        ------
+        ConfigError
+            Naming the variable that is unknown, malformed or missing beside another.
+        """
+        known = {variable_name(each): each for each in fields(cls)}
+        given = {key: value for key, value in environ.items() if key.startswith(PREFIX)}
+        for key in given:
+            if key not in known:
+                raise ConfigError(_unknown(key, list(known)))
+        settings = cls(**{known[key].name: _parse(key, value, known[key]) for key, value in given.items()})
+        settings._check_servers()
+        return settings
+
+    def _check_servers(self) -> None:
+        if (self.database_url is None) != (self.redis_url is None):
+            given, missing = ("DATABASE", "REDIS") if self.redis_url is None else ("REDIS", "DATABASE")
+            raise ConfigError(
+                f"{PREFIX}{given}_URL is set but {PREFIX}{missing}_URL is not; "
+                f"set both to use your own servers, or neither to use the embedded ones"
+            )
+
+    @property
+    def model_location(self) -> str:
+        """Path or URL of the model store."""
+        return self.model_store or str(self.data_dir.absolute() / "models")
+
+
+def variable_name(setting: Field[Any]) -> str:
+    """Return the environment variable of a field of `Settings`."""
+    return PREFIX + setting.name.upper()
+
+
+def _parse(key: str, value: str, setting: Field[Any]) -> Any:
+    try:
+        return setting.metadata["parse"](value)
+    except ValueError as error:
+        shown = "the value given" if not setting.repr else repr(value)
+        # `from None`: the value of a secret must not appear in a chained message.
+        raise ConfigError(f"{key} must be {error}; {shown} is not") from None
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+    return f"{key} is not a setting of alertrec; {hint}"

@@ -1,0 +1,1 @@
+"""Tables, every query, sessions and migrations. Queries never commit; the use cases do."""
