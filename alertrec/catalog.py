@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from string import Formatter
 from types import MappingProxyType
 
 Parameters = Mapping[str, float | int | str]
@@ -62,6 +63,11 @@ class AlertType:
     def patterns(self) -> tuple[re.Pattern[str], ...]:
         """The compiled keywords."""
         return tuple(re.compile(keyword) for keyword in self.keywords)
+
+    @cached_property
+    def evidence_features(self) -> tuple[str, ...]:
+        """The features that `evidence` names, in its order."""
+        return tuple(name for _, name, _, _ in Formatter().parse(self.evidence) if name)
 
     def natural_language_query(self) -> str:
         """Return the rule in a customer's words, with its parameters."""

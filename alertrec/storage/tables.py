@@ -187,6 +187,7 @@ job_chunks = Table(
     Column("status", Text, nullable=False, server_default="pending"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("published_at", _Time),
+    Column("claimed_by", Text),
     Column("started_at", _Time),
     Column("lease_until", _Time),
     Column("finished_at", _Time),

@@ -1,0 +1,107 @@
+"""What users do: logged once, applied once."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from alertrec.action_types import ACTIONS
+from alertrec.catalog import ALERT_KEYS
+from alertrec.errors import DataError
+from alertrec.service import renew_lists
+from alertrec.storage import actions, models
+from alertrec.storage.actions import AlertAction
+from alertrec.storage.database import transient_errors
+from alertrec.storage.source import UserIds
+from alertrec.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 500
+
+
+def parse_action(event: Any) -> AlertAction:
+    """Check an event as it comes from outside.
+
+    Parameters
+    ----------
+    event : mapping
+        `user_id` and `action`; optionally `event_id` (UUID; the same one is logged once), `alert_rule_id`,
+        `alert_type`, `recommendation_id` (UUID) and `occurred_at` (ISO time with a zone; by default now).
+
+    Raises
+    ------
+    DataError
+        Naming the field, what it holds and what it may hold.
+    """
+    if not isinstance(event, dict):
+        raise DataError(f"an alert action is an object with user_id and action, not {type(event).__name__}")
+    unknown = sorted(set(event) - set(AlertAction.__dataclass_fields__))
+    if unknown:
+        raise DataError(f"unknown fields of an alert action: {', '.join(map(repr, unknown))}")
+    return AlertAction(
+        event_id=_uuid(event, "event_id") or uuid4(),
+        user_id=_text(event, "user_id", required=True) or "",
+        action=_one_of(event, "action", ACTIONS, required=True) or "",
+        occurred_at=_moment(event),
+        alert_rule_id=_text(event, "alert_rule_id"),
+        alert_type=_one_of(event, "alert_type", ALERT_KEYS),
+        recommendation_id=_uuid(event, "recommendation_id"),
+    )
+
+
+def log_action(workspace: Workspace, action: AlertAction) -> bool:
+    """Store an action; False if one with its `event_id` is there already."""
+    with transient_errors("an action was logged"), workspace.engine.begin() as connection:
+        return connection.execute(actions.insert_action(action)).rowcount == 1
+
+
+def process_actions(workspace: Workspace) -> int:
+    """Apply the oldest actions that wait: renew the lists of their users. Returns how many were applied."""
+    with transient_errors("actions were applied"), workspace.engine.begin() as connection:
+        n_actions, user_ids = actions.take_unprocessed(connection, BATCH_SIZE)
+        if user_ids and models.champion(connection) is not None:  # else the first refresh will see what was done
+            renew_lists(workspace, connection, UserIds(user_ids), as_of=None)
+    if n_actions:
+        facts = {"n_actions": n_actions, "n_users": len(user_ids)}
+        logger.info("actions processed", extra={"action": "actions_processed", **facts})
+    return n_actions
+
+
+def _text(event: dict[str, Any], field: str, *, required: bool = False) -> str | None:
+    value = event.get(field)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str) or not value or "\x00" in value or len(value) > 255:
+        raise DataError(f"{field} of an alert action must be a text of 1 to 255 characters, not {value!r:.80}")
+    return value
+
+
+def _one_of(event: dict[str, Any], field: str, known: tuple[str, ...], *, required: bool = False) -> str | None:
+    value = _text(event, field, required=required)
+    if value is not None and value not in known:
+        raise DataError(f"{field} of an alert action must be one of {', '.join(known)}, not {value!r:.80}")
+    return value
+
+
+def _uuid(event: dict[str, Any], field: str) -> UUID | None:
+    value = _text(event, field)
+    try:
+        return UUID(value) if value is not None else None
+    except ValueError as error:
+        raise DataError(f"{field} of an alert action must be a UUID, not {value!r:.80}") from error
+
+
+def _moment(event: dict[str, Any]) -> datetime:
+    value = _text(event, "occurred_at")
+    if value is None:
+        return datetime.now(UTC)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise DataError(
+            f"occurred_at must be an ISO time such as 2026-10-01T12:00:00+00:00, not {value!r:.80}"
+        ) from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

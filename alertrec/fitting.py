@@ -1,0 +1,268 @@
+"""From the tables to a champion: read, label, fit, store, promote."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version as installed_version
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import polars as pl
+from sqlalchemy import func, select
+
+from alertrec.errors import AlertrecError, DataError, NoChampionError, NotEnoughDataError
+from alertrec.feature_engineering import HISTORY_DAYS, USER_ID, build_user_features
+from alertrec.labels import enabled_matrix, heuristic_matrix
+from alertrec.models.base import AlertMatrix
+from alertrec.promotion import is_due
+from alertrec.recommender import AlertRecommenderModel
+from alertrec.schedule import TRAINING
+from alertrec.storage import jobs, models
+from alertrec.storage.database import transient_errors
+from alertrec.storage.jobs import ClaimedRun
+from alertrec.storage.models import ModelVersion
+from alertrec.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+MIN_USERS = 10
+MIN_TRANSACTIONS = 100
+FROM_RULES = "alert rules"
+FROM_HEURISTICS = "heuristics"
+
+# Held while a model is trained, by a connection of its own: freed by the server the moment that connection ends.
+_LOCK_KEY = 0x616C7274_00000002
+
+Progress = Callable[[str, int, int], None]  # step, done, of
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model learns from, one row a user, in the order of ids."""
+
+    features: pl.DataFrame
+    labels: AlertMatrix
+    label_source: str
+    n_transactions: int
+    n_rules: int
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """How a training ended: with a new champion, or with a reason why there is none."""
+
+    job_id: UUID
+    version: str | None = None
+    skipped: str | None = None
+    error: str | None = None
+
+
+def request_training(workspace: Workspace, *, force: bool = False, **arguments: Any) -> UUID:
+    """Ask for a training, and return its job; one that waits or is under way already is joined.
+
+    Parameters
+    ----------
+    force : bool
+        Train even if the champion is young.
+    **arguments
+        `as_of` (datetime), `n_neighbors` (int), `use_real_alerts` (bool), `promoted_by` (str).
+    """
+    if as_of := arguments.pop("as_of", None):
+        arguments["as_of"] = as_of.isoformat()
+    with transient_errors("a training was asked for"), workspace.engine.begin() as connection:
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY + 1)))  # two who ask at once get one job
+        waiting = jobs.unfinished_run(connection, TRAINING)
+        return waiting or jobs.ask_for_run(connection, TRAINING, {"force": force, **arguments})
+
+
+def run_training(workspace: Workspace, progress: Progress = lambda *_: None) -> TrainingOutcome | None:
+    """Do the oldest training that waits; None where nothing waits, or another process is training.
+
+    What a user can mend (too little data, a bad moment) ends in the outcome, not in an exception.
+    """
+    with _exclusive(workspace) as alone:
+        if not alone:
+            return None
+        with transient_errors("a training was claimed"), workspace.engine.begin() as connection:
+            run = jobs.claim_run(connection, TRAINING)
+        if run is None:
+            return None
+        if run.attempt > jobs.MAX_ATTEMPTS:
+            return _finish(workspace, run, error=f"given up after {jobs.MAX_ATTEMPTS} attempts that never came back")
+        try:
+            return _train(workspace, run, _reporting(workspace, run, progress))
+        except (DataError, NoChampionError) as error:
+            return _finish(workspace, run, error=str(error))
+        except AlertrecError:
+            raise
+        except Exception as error:
+            _finish(workspace, run, error=type(error).__name__)
+            raise
+
+
+def read_training_data(
+    workspace: Workspace, *, as_of: datetime, use_real_alerts: bool = True, progress: Progress = lambda *_: None
+) -> TrainingData:
+    """Read what is known at `as_of` of all active users with purchases, some thousand at a time.
+
+    Raises
+    ------
+    NotEnoughDataError
+        Under 10 users with purchases, or 100 purchases.
+    """
+    features, enabled, n_rules = [], [], 0
+    with workspace.engine.connect() as connection:
+        ranges = workspace.source.ranges(connection, workspace.settings.chunk_size)
+        for done, users in enumerate(ranges):
+            progress("reading", done, len(ranges))
+            data = workspace.source.read(connection, users, as_of=as_of)
+            features.append(build_user_features(data.users, data.transactions, as_of=as_of))
+            enabled.append(enabled_matrix(features[-1][USER_ID].to_list(), data.rules))
+            n_rules += data.rules.height
+    return _training_data(features, enabled, n_rules=n_rules, use_real_alerts=use_real_alerts)
+
+
+def _train(workspace: Workspace, run: ClaimedRun, progress: Progress) -> TrainingOutcome:
+    started = time.perf_counter()
+    arguments = run.arguments
+    with workspace.engine.connect() as connection:
+        now = jobs.database_time(connection)
+        if not arguments.get("force") and not is_due(connection, workspace.settings.retrain_days):
+            return _finish(
+                workspace, run, skipped=f"the champion is younger than {workspace.settings.retrain_days} days"
+            )
+    as_of = datetime.fromisoformat(arguments["as_of"]) if arguments.get("as_of") else now
+    data = read_training_data(
+        workspace, as_of=as_of, use_real_alerts=arguments.get("use_real_alerts", True), progress=progress
+    )
+    progress("fitting", 0, 1)
+    model = fit_model(data, n_neighbors=arguments.get("n_neighbors", 5))
+    progress("storing", 0, 1)
+    version = f"{now:%Y%m%dT%H%M%SZ}-{run.job_id.hex[:4]}{run.attempt}"
+    stored = _store(workspace, version, model, data, as_of=as_of, created_at=now)
+    outcome = _publish(workspace, run, stored, promoted_by=arguments.get("promoted_by", "training"))
+    facts = {"model_version": version, "n_users": data.features.height, "seconds": time.perf_counter() - started}
+    logger.info("model trained", extra={"action": "model_trained", **facts})
+    return outcome
+
+
+def fit_model(data: TrainingData, *, n_neighbors: int = 5) -> AlertRecommenderModel:
+    """Fit the promised model, k nearest neighbours by cosine."""
+    model = AlertRecommenderModel()
+    features = data.features.select(model.feature_columns).to_numpy()
+    return model.fit(data.features[USER_ID].to_list(), features, data.labels, n_neighbors=n_neighbors)
+
+
+def _training_data(
+    features: list[pl.DataFrame], enabled: list[AlertMatrix], *, n_rules: int, use_real_alerts: bool
+) -> TrainingData:
+    everyone = pl.concat(features) if features else pl.DataFrame({USER_ID: [], "amount_count": []})
+    spends = (everyone["amount_count"] > 0).to_numpy()
+    n_users, n_transactions = int(spends.sum()), int(everyone["amount_count"].sum() or 0)
+    if n_users < MIN_USERS or n_transactions < MIN_TRANSACTIONS:
+        raise NotEnoughDataError(n_users, n_transactions, MIN_USERS, MIN_TRANSACTIONS)
+    spenders = everyone.filter(pl.Series(spends))
+    labels = np.concatenate(enabled)[spends]
+    from_rules = use_real_alerts and bool(labels.any())
+    return TrainingData(
+        features=spenders,
+        labels=labels if from_rules else heuristic_matrix(spenders),
+        label_source=FROM_RULES if from_rules else FROM_HEURISTICS,
+        n_transactions=n_transactions,
+        n_rules=n_rules,
+    )
+
+
+def _store(
+    workspace: Workspace,
+    version: str,
+    model: AlertRecommenderModel,
+    data: TrainingData,
+    *,
+    as_of: datetime,
+    created_at: datetime,
+) -> ModelVersion:
+    window = {
+        "from": (as_of - timedelta(days=HISTORY_DAYS)).astimezone(UTC).isoformat(),
+        "until": as_of.astimezone(UTC).isoformat(),
+    }
+    counts = {
+        "n_users": data.features.height,
+        "n_transactions": data.n_transactions,
+        "n_rules": data.n_rules,
+        "label_source": data.label_source,
+        "n_enabled": dict(zip(model.alert_columns, data.labels.sum(axis=0).tolist(), strict=True)),
+    }
+    model.card |= {
+        "version": version,
+        "created_at": created_at.isoformat(),
+        "training_window": window,
+        "data_counts": counts,
+        "metrics": {},
+        "made_with": {name: installed_version(name) for name in ("alertrec", "numpy", "polars", "scikit-learn")}
+        | {"python": platform.python_version()},
+    }
+    sha256 = workspace.store.save(version, model.card, model.to_arrays())
+    return ModelVersion(
+        version=version,
+        algorithm=model.card["algorithm"],
+        parameters=model.card["parameters"],
+        training_window=window,
+        data_counts=counts,
+        metrics={},
+        location=workspace.settings.model_location,
+        sha256=sha256,
+        created_at=created_at,
+    )
+
+
+def _publish(workspace: Workspace, run: ClaimedRun, stored: ModelVersion, *, promoted_by: str) -> TrainingOutcome:
+    """Register and promote the version in the transaction that finishes the run, or not at all."""
+    with transient_errors("a model was published"), workspace.engine.begin() as connection:
+        models.insert_version(connection, stored)
+        models.promote(connection, stored.version, promoted_by=promoted_by)
+        if jobs.finish_run(connection, run, result={"version": stored.version}):
+            return TrainingOutcome(run.job_id, version=stored.version)
+        connection.rollback()
+    workspace.store.delete(stored.version)
+    return TrainingOutcome(run.job_id, error="another process took this training over")
+
+
+def _finish(
+    workspace: Workspace, run: ClaimedRun, *, skipped: str | None = None, error: str | None = None
+) -> TrainingOutcome:
+    with transient_errors("a training was finished"), workspace.engine.begin() as connection:
+        jobs.finish_run(connection, run, result={"skipped": skipped} if skipped else None, error=error)
+    logger.info("training ended without a model", extra={"action": "training_ended", "reason": skipped or error})
+    return TrainingOutcome(run.job_id, skipped=skipped, error=error)
+
+
+def _reporting(workspace: Workspace, run: ClaimedRun, progress: Progress) -> Progress:
+    """Pass progress on, and store it for those who watch the job."""
+
+    def report(step: str, done: int, of: int) -> None:
+        progress(step, done, of)
+        with workspace.engine.begin() as connection:
+            jobs.report_progress(connection, run, {"step": step, "done": done, "of": of})
+
+    return report
+
+
+@contextmanager
+def _exclusive(workspace: Workspace) -> Iterator[bool]:
+    with transient_errors("the training lock was held"), workspace.engine.connect() as connection:
+        alone = connection.scalar(select(func.pg_try_advisory_lock(_LOCK_KEY)))
+        connection.commit()  # the lock is the session's; an open transaction would only hold back vacuum
+        try:
+            yield bool(alone)
+        finally:
+            if alone:
+                connection.execute(select(func.pg_advisory_unlock(_LOCK_KEY)))
+                connection.commit()

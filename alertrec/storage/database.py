@@ -1,0 +1,52 @@
+"""Engines and raw connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import psycopg
+from sqlalchemy import Connection, Engine, make_url
+from sqlalchemy import create_engine as sqlalchemy_create_engine
+from sqlalchemy.exc import OperationalError
+
+from alertrec.errors import TransientError
+
+# Every relation is named with its schema. The path is set all the same: by default, the schema of the user's own name
+# comes first, and a user `alertrec` would have ours as the default one.
+_OPTIONS = "-c timezone=UTC -c search_path=public"
+
+
+def create_engine(database_url: str, *, application_name: str = "alertrec") -> Engine:
+    """Return an engine on psycopg whose sessions run in UTC.
+
+    Connections are opened at first use and checked before each, so that a restart of the server costs no query.
+    """
+    return sqlalchemy_create_engine(
+        make_url(database_url).set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_size=4,
+        max_overflow=4,
+        pool_timeout=10,
+        connect_args={"connect_timeout": 5, "options": _OPTIONS, "application_name": application_name},
+    )
+
+
+def driver_connection(connection: Connection) -> psycopg.Connection[Any]:
+    """Return the psycopg connection beneath, for COPY; it is in the same transaction."""
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+
+
+@contextmanager
+def transient_errors(doing: str) -> Iterator[None]:
+    """Raise `TransientError` where the database was away or ended the transaction for a reason that passes."""
+    try:
+        yield
+    except (OperationalError, psycopg.OperationalError) as error:
+        raise TransientError(f"the database failed while {doing}: {_first_line(error)}; try again") from error
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).splitlines() or [type(cause).__name__])[0]

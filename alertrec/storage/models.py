@@ -1,0 +1,83 @@
+"""Rows of model versions: which there are, and which is champion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from alertrec.storage.tables import model_versions
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One stored model."""
+
+    version: str
+    algorithm: str
+    parameters: Mapping[str, Any]
+    training_window: Mapping[str, Any]
+    data_counts: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    location: str
+    sha256: str
+    created_at: datetime
+    alias: str | None = None
+    promoted_by: str | None = None
+    promoted_at: datetime | None = None
+
+
+def insert_version(connection: Connection, model: ModelVersion) -> None:
+    """Add a version."""
+    connection.execute(insert(model_versions).values(model.__dict__))
+
+
+def promote(connection: Connection, version: str, *, promoted_by: str) -> bool:
+    """Make a version the champion; False if there is no such version."""
+    table = model_versions
+    connection.execute(update(table).where(table.c.alias == CHAMPION, table.c.version != version).values(alias=None))
+    values = {"alias": CHAMPION, "promoted_by": promoted_by, "promoted_at": func.clock_timestamp()}
+    return connection.execute(update(table).where(table.c.version == version).values(values)).rowcount == 1
+
+
+def champion(connection: Connection) -> ModelVersion | None:
+    """Return the version in force."""
+    return _first(connection.execute(select(model_versions).where(model_versions.c.alias == CHAMPION)).first())
+
+
+def promoted_before(connection: Connection, version: str | None = None) -> list[ModelVersion]:
+    """Return the other versions that were champion once, the latest first."""
+    table = model_versions
+    query = select(table).where(table.c.promoted_at.is_not(None)).order_by(table.c.promoted_at.desc())
+    return [_version(row) for row in connection.execute(query) if row.version != version]
+
+
+def all_versions(connection: Connection) -> list[ModelVersion]:
+    """Return every version, the newest first."""
+    return [
+        _version(row) for row in connection.execute(select(model_versions).order_by(model_versions.c.created_at.desc()))
+    ]
+
+
+def find(connection: Connection, version: str) -> ModelVersion | None:
+    """Return a version by its name."""
+    return _first(connection.execute(select(model_versions).where(model_versions.c.version == version)).first())
+
+
+def delete_version(connection: Connection, version: str) -> None:
+    """Remove the row of a version that has no alias."""
+    table = model_versions
+    connection.execute(delete(table).where(table.c.version == version, table.c.alias.is_(None)))
+
+
+def _first(row: Row[Any] | None) -> ModelVersion | None:
+    return None if row is None else _version(row)
+
+
+def _version(row: Row[Any]) -> ModelVersion:
+    return ModelVersion(**row._mapping)

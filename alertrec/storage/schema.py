@@ -1,0 +1,93 @@
+"""Bringing a database to the schema of this release, and checking that it has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Table, inspect, text
+from sqlalchemy.exc import NoSuchTableError
+from sqlalchemy.types import Boolean, DateTime, Numeric, String
+
+from alertrec.storage.source import Source
+from alertrec.storage.tables import OWN_SCHEMA
+
+# Two processes that migrate at once wait for each other.
+_LOCK_KEY = 0x616C7274_00000001
+
+
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Bring alertrec's own tables to a revision, up; the caller commits."""
+    _prepare(connection)
+    command.upgrade(_config(connection), revision)
+
+
+def downgrade(connection: Connection, revision: str) -> None:
+    """Bring alertrec's own tables back to an earlier revision; "base" drops them all. The caller commits."""
+    _prepare(connection)
+    command.downgrade(_config(connection), revision)
+
+
+def create_source_relations(connection: Connection, source: Source) -> None:
+    """Create the source tables that are missing; relations that are there, tables or views, stay as they are."""
+    source.metadata.create_all(connection)
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the revision that the database has; None before the first migration."""
+    options = {"version_table_schema": OWN_SCHEMA}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def newest_revision() -> str | None:
+    """Return the revision that this release needs."""
+    return ScriptDirectory(str(_SCRIPTS)).get_current_head()
+
+
+def missing_columns(connection: Connection, source: Source) -> Mapping[str, Sequence[str]]:
+    """Return for each source relation the columns that it lacks or has in a type that cannot be read.
+
+    An entry `["*"]` says that the relation itself is missing.
+    """
+    found = {
+        table.name: _faults(connection, table) for table in (source.users, source.transactions, source.alert_rules)
+    }
+    return {name: faults for name, faults in found.items() if faults}
+
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def _prepare(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    # Alembic keeps its version in our schema, so that must be there before the first migration.
+    connection.execute(text("CREATE SCHEMA IF NOT EXISTS alertrec"))
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _faults(connection: Connection, table: Table) -> list[str]:
+    try:
+        there = {
+            column["name"]: column["type"]
+            for column in inspect(connection).get_columns(table.name, schema=table.schema)
+        }
+    except NoSuchTableError:
+        return ["*"]
+    kinds = (Boolean, DateTime, Numeric, String)
+    return [
+        column.name if column.name not in there else f"{column.name} ({there[column.name]}, expected {column.type})"
+        for column in table.columns
+        if column.name not in there
+        or any(isinstance(column.type, kind) and not isinstance(there[column.name], kind) for kind in kinds)
+    ]

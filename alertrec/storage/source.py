@@ -1,0 +1,216 @@
+"""What is read of the source relations: users, their transactions, the alerts they have and have dismissed.
+
+Rows are filtered here and numbers are computed in `feature_engineering`; the one filter that matters to features,
+the days of history, stands there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
+
+from alertrec.action_types import DISMISSED, RULE_ACTIONS, SWITCHED_ON
+from alertrec.feature_engineering import HISTORY_DAYS
+from alertrec.storage.frames import read_frame
+from alertrec.storage.tables import alert_actions, source_metadata
+
+
+@dataclass(frozen=True)
+class UserRange:
+    """Users whose ids lie between two, both included; with equal ends, one user."""
+
+    first: str
+    last: str
+
+    def covers(self, user_id: ColumnElement[str]) -> ColumnElement[bool]:
+        """Return the condition that a column is in the range."""
+        # An equality lets the planner count on one user, and the index gives that user's rows at once.
+        return user_id == self.first if self.first == self.last else user_id.between(self.first, self.last)
+
+
+@dataclass(frozen=True)
+class UserIds:
+    """Users by their ids."""
+
+    user_ids: Sequence[str]
+
+    def covers(self, user_id: ColumnElement[str]) -> ColumnElement[bool]:
+        """Return the condition that a column is one of them."""
+        return user_id == func.any(literal(list(self.user_ids), ARRAY(Text)))
+
+
+Users = UserRange | UserIds
+
+
+@dataclass(frozen=True)
+class UserData:
+    """Everything that is known of some users at one moment; all frames may be empty."""
+
+    users: pl.DataFrame
+    transactions: pl.DataFrame
+    rules: pl.DataFrame
+    dismissed: pl.DataFrame
+
+
+_USERS_SCHEMA = {
+    "id": pl.String,
+    "credit_limit": pl.Float64,
+    "credit_balance": pl.Float64,
+    "address_state": pl.String,
+    "address_country": pl.String,
+}
+_TRANSACTIONS_SCHEMA = {
+    "user_id": pl.String,
+    "amount": pl.Float64,
+    "merchant_name": pl.String,
+    "merchant_category": pl.String,
+    "merchant_state": pl.String,
+    "merchant_country": pl.String,
+    "transaction_date": pl.Int64,
+    "transaction_type": pl.String,
+    "status": pl.String,
+}
+_RULES_SCHEMA = {"user_id": pl.String, "alert_type": pl.String, "natural_language_query": pl.String}
+_DISMISSED_SCHEMA = {"user_id": pl.String, "alert_type": pl.String}
+
+
+class Source:
+    """The source relations in one schema."""
+
+    def __init__(self, schema: str) -> None:
+        metadata = MetaData(schema=schema)
+        tables = {name: table.to_metadata(metadata, schema=schema) for name, table in source_metadata.tables.items()}
+        self.users: Table = tables["users"]
+        self.transactions: Table = tables["transactions"]
+        self.alert_rules: Table = tables["alert_rules"]
+        self.metadata = metadata
+
+    def read(
+        self,
+        connection: Connection,
+        users: Users | None,
+        *,
+        as_of: datetime,
+        dismissed_since: datetime | None = None,
+    ) -> UserData:
+        """Read active users, of a range or all, and what was known of them at `as_of`."""
+        return UserData(
+            users=read_frame(connection, self._users(users), _USERS_SCHEMA),
+            transactions=read_frame(connection, self._transactions(users, as_of), _TRANSACTIONS_SCHEMA).with_columns(
+                pl.col("transaction_date").cast(pl.Datetime("us"))
+            ),
+            rules=read_frame(connection, self._rules(users, as_of), _RULES_SCHEMA),
+            dismissed=read_frame(connection, _dismissed(users, dismissed_since or as_of), _DISMISSED_SCHEMA),
+        )
+
+    def is_active(self, connection: Connection, user_id: str) -> bool | None:
+        """Return whether a user is active; None if there is no such user."""
+        return connection.scalar(select(self.users.c.is_active).where(self.users.c.id == user_id))
+
+    def ranges(self, connection: Connection, size: int) -> list[UserRange]:
+        """Divide all active users into ranges of at most `size`, in the order of ids."""
+        place = (func.row_number().over(order_by=self.users.c.id) - 1) // size
+        ranked = select(self.users.c.id, place.label("place")).where(self.users.c.is_active).subquery()
+        ends = select(func.min(ranked.c.id), func.max(ranked.c.id)).group_by(ranked.c.place).order_by(ranked.c.place)
+        return [UserRange(first, last) for first, last in connection.execute(ends)]
+
+    def _users(self, users: Users | None) -> Select[Any]:
+        table = self.users.c
+        return (
+            select(table.id, table.credit_limit, table.credit_balance, table.address_state, table.address_country)
+            .where(table.is_active, _within(users, table.id))
+            .order_by(table.id)
+        )
+
+    def _transactions(self, users: Users | None, as_of: datetime) -> Select[Any]:
+        table = self.transactions.c
+        microseconds = cast(func.date_part("epoch", table.transaction_date) * 1_000_000, BigInteger)
+        return select(
+            table.user_id,
+            table.amount,
+            table.merchant_name,
+            table.merchant_category,
+            table.merchant_state,
+            table.merchant_country,
+            microseconds,
+            table.transaction_type,
+            table.status,
+        ).where(
+            _within(users, table.user_id),
+            table.transaction_date <= as_of,
+            table.transaction_date > as_of - timedelta(days=HISTORY_DAYS),
+        )
+
+    def _rules(self, users: Users | None, as_of: datetime) -> Select[Any]:
+        """Return the rules that were on at `as_of`, by the table and by what was logged since it was written.
+
+        A web app that does not share the database only logs actions; its rules are known by them alone.
+        """
+        rule, action = self.alert_rules.c, alert_actions.c
+        latest = (
+            select(action.alert_rule_id, action.user_id, action.alert_type, action.action, action.occurred_at)
+            .where(
+                _within(users, action.user_id),
+                action.alert_rule_id.is_not(None),
+                action.action.in_(RULE_ACTIONS),
+                action.occurred_at <= as_of,
+            )
+            .distinct(action.user_id, action.alert_rule_id)
+            .order_by(action.user_id, action.alert_rule_id, action.occurred_at.desc(), action.recorded_at.desc())
+            .cte("latest")
+        )
+        same_rule = and_(latest.c.alert_rule_id == rule.id, latest.c.user_id == rule.user_id)
+        logged_on = latest.c.action.in_(SWITCHED_ON)
+        by_table = or_(rule.is_active, rule.updated_at > as_of)
+        stored = (
+            select(rule.user_id, rule.alert_type, rule.natural_language_query)
+            .select_from(self.alert_rules.outerjoin(latest, same_rule))
+            .where(
+                _within(users, rule.user_id),
+                rule.created_at <= as_of,
+                case((latest.c.occurred_at > rule.updated_at, logged_on), else_=by_table),
+            )
+        )
+        only_logged = select(latest.c.user_id, latest.c.alert_type, cast(null(), Text)).where(
+            logged_on, latest.c.alert_type.is_not(None), ~exists().where(same_rule).correlate(latest)
+        )
+        both = union_all(stored, only_logged).subquery()
+        return select(*both.c)
+
+
+def _dismissed(users: Users | None, since: datetime) -> Select[Any]:
+    action = alert_actions.c
+    return select(action.user_id, action.alert_type).where(
+        _within(users, action.user_id),
+        action.action == DISMISSED,
+        action.alert_type.is_not(None),
+        action.occurred_at > since,
+    )
+
+
+def _within(users: Users | None, user_id: ColumnElement[str]) -> ColumnElement[bool]:
+    return users.covers(user_id) if users is not None else literal(value=True)

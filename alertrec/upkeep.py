@@ -1,0 +1,104 @@
+"""The tick of each minute, and the nightly tidying.
+
+The tick starts what is due, once a period, and finds in the tables what was lost on the way. Whatever happens to
+the broker, to Beat or to a worker, the next tick brings the work back.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import Connection
+
+from alertrec.schedule import CLEANUP, REFRESH, SCHEDULE, TRAINING
+from alertrec.service import ALL_USERS
+from alertrec.storage import actions, jobs, lists, models
+from alertrec.storage.database import transient_errors
+from alertrec.task_names import (
+    CLEANUP_EXPIRED,
+    PROCESS_ACTIONS,
+    REFRESH_CHUNK,
+    REFRESH_RECOMMENDATIONS,
+    TRAIN_MODEL,
+)
+from alertrec.workspace import Enqueue, Workspace
+
+logger = logging.getLogger(__name__)
+
+# A message that waits longer than this in its queue is sent again; that costs a look at the table, no more.
+LOST_AFTER_SECONDS = 120
+
+KEEP_EXPIRED_LISTS_DAYS = 30
+KEEP_JOBS_DAYS = 90
+KEEP_ACTIONS_DAYS = 2 * 365
+KEEP_MODELS = 10
+
+
+def tick(workspace: Workspace, enqueue: Enqueue) -> None:
+    """Start what is due and send again what was lost."""
+    with transient_errors("the schedule was looked at"), workspace.engine.begin() as connection:
+        _start_due(connection)
+        lost_runs = {job: jobs.lost_runs(connection, job, after_seconds=LOST_AFTER_SECONDS) for job in SCHEDULE}
+        lost_chunks = jobs.lost_chunks(connection, after_seconds=LOST_AFTER_SECONDS)
+        n_actions = actions.count_unprocessed(connection)
+    for job_id in lost_runs[REFRESH]:
+        enqueue(REFRESH_RECOMMENDATIONS, ALL_USERS, str(job_id))
+    for job_id in lost_runs[TRAINING]:
+        enqueue(TRAIN_MODEL, False, str(job_id))  # positions of a message, not of a function
+    for job_id in lost_runs[CLEANUP]:
+        enqueue(CLEANUP_EXPIRED, str(job_id))
+    for job_id, chunk in lost_chunks:
+        enqueue(REFRESH_CHUNK, str(job_id), chunk)
+    if n_actions:
+        enqueue(PROCESS_ACTIONS)
+    n_sent = len(lost_chunks) + sum(map(len, lost_runs.values()))
+    if n_sent:
+        logger.info("work sent", extra={"action": "work_sent", "n_sent": n_sent})
+
+
+def clean_up(workspace: Workspace) -> dict[str, int]:
+    """Delete what is past its retention, and return how much of each kind."""
+    with transient_errors("old rows were deleted"), workspace.engine.begin() as connection:
+        deleted = {
+            "lists": lists.delete_expired(connection, KEEP_EXPIRED_LISTS_DAYS),
+            "actions": actions.delete_old(connection, KEEP_ACTIONS_DAYS),
+            "jobs": jobs.delete_old(connection, KEEP_JOBS_DAYS),
+        }
+    deleted["models"] = _delete_old_models(workspace)
+    logger.info("cleaned up", extra={"action": "cleaned_up", **deleted})
+    return deleted
+
+
+def run_cleanup(workspace: Workspace) -> dict[str, int] | None:
+    """Clean up, under the job's row where one waits."""
+    with transient_errors("a cleanup was claimed"), workspace.engine.begin() as connection:
+        run = jobs.claim_run(connection, CLEANUP)
+    deleted = clean_up(workspace)
+    if run is not None:
+        with workspace.engine.begin() as connection:
+            jobs.finish_run(connection, run, result=deleted)
+    return deleted
+
+
+def _start_due(connection: Connection) -> None:
+    now = jobs.database_time(connection)
+    has_champion = models.champion(connection) is not None
+    for job, due in SCHEDULE.items():
+        if job != REFRESH or has_champion:  # nothing to refresh with before the first training
+            jobs.start_run(connection, job, due.period(now), {})
+
+
+def _delete_old_models(workspace: Workspace) -> int:
+    """Keep the newest models, the champion and the one to roll back to."""
+    with workspace.engine.connect() as connection:
+        versions = models.all_versions(connection)
+        kept = {each.version for each in versions[:KEEP_MODELS]}
+        kept |= {each.version for each in versions if each.alias is not None}
+        kept |= {each.version for each in models.promoted_before(connection)[:2]}
+    old = [each.version for each in versions if each.version not in kept]
+    for version in old:
+        # The row goes first: files without a row harm nobody, a row without files would be refused as damaged.
+        with workspace.engine.begin() as connection:
+            models.delete_version(connection, version)
+        workspace.store.delete(version)
+    return len(old)

@@ -1,0 +1,48 @@
+"""What one process keeps between tasks: its workspace, opened at first use and never across a fork."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alertrec.workspace import Workspace
+
+_workspace: Workspace | None = None
+
+
+def workspace() -> Workspace:
+    """Return the workspace of this process.
+
+    Raises
+    ------
+    ConfigError
+        If the settings name no database and no embedded one has been started.
+    """
+    global _workspace  # noqa: PLW0603  # one a process is the point
+    if _workspace is None:
+        from alertrec.embedded import remembered
+        from alertrec.settings import Settings
+        from alertrec.workspace import open_workspace
+
+        settings = Settings.from_env(os.environ)
+        if settings.database_url is None and (servers := remembered(settings.data_dir)):
+            settings = replace(settings, database_url=servers.database_url, redis_url=servers.redis_url)
+        _workspace = open_workspace(settings, application_name="alertrec worker")
+    return _workspace
+
+
+def forget_workspace() -> None:
+    """Drop what a parent process opened: its sockets are not ours to use or to close."""
+    global _workspace  # noqa: PLW0603
+    if _workspace is not None:
+        _workspace.engine.dispose(close=False)
+        _workspace = None
+
+
+def enqueue(task_name: str, *args: Any) -> None:
+    """Send a task by name: what the use cases are handed as their queue."""
+    from tasks.celery_app import app
+
+    app.tasks[task_name].apply_async(args)
