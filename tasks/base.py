@@ -87,27 +87,28 @@ class OncePerUserTask(AlertrecTask):
         (user_id,) = [*(args or ()), *(kwargs or {}).values()]
         key, task_id = self._waiting_key(user_id), options.setdefault("task_id", uuid())
         try:
-            if not _client(self.app.conf.broker_url).set(key, task_id, nx=True, ex=_WAITING_SECONDS):
-                waiting = _client(self.app.conf.broker_url).get(key)
+            if not broker_client(self.app.conf.broker_url).set(key, task_id, nx=True, ex=_WAITING_SECONDS):
+                waiting = broker_client(self.app.conf.broker_url).get(key)
                 return AsyncResult(str(waiting or task_id), app=self.app)
             return super().apply_async(args, kwargs, **options)
         except QueueUnavailableError:
             with contextlib.suppress(redis.RedisError):
-                _client(self.app.conf.broker_url).delete(key)  # what was not sent does not wait
+                broker_client(self.app.conf.broker_url).delete(key)  # what was not sent does not wait
             raise
         except redis.RedisError as error:
             raise QueueUnavailableError(f"the broker did not take {self.name}: {_first_line(error)}") from error
 
     def begin(self, user_id: str) -> None:
         """Say that the work has begun: a request from now on is about a newer state, and is sent again."""
-        _client(self.app.conf.broker_url).delete(self._waiting_key(user_id))
+        broker_client(self.app.conf.broker_url).delete(self._waiting_key(user_id))
 
     def _waiting_key(self, user_id: str) -> str:
         return f"{self.name}:waiting:{user_id}"
 
 
 @lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis:
+def broker_client(url: str) -> redis.Redis:
+    """Return a client of the broker that gives up in under a second."""
     return redis.Redis.from_url(
         url,
         decode_responses=True,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from alertrec import task_names
-from tasks.base import AlertrecTask, OncePerUserTask
+from tasks.base import AlertrecTask, OncePerUserTask, broker_client
 from tasks.celery_app import app
 from tasks.process import enqueue, workspace
 
 # Beyond what any training takes. Its message is acknowledged early, so this need not stay under the broker's limit.
 TRAINING_LIMIT_SECONDS = 6 * 3600
+
+LAST_TICK = "alertrec:last_tick"  # a sign of life of Beat and of the queue that its ticks go through
 
 
 @app.task(name=task_names.GENERATE_RECOMMENDATIONS, base=OncePerUserTask, bind=True, time_limit=60, soft_time_limit=45)
@@ -80,6 +83,7 @@ def tick() -> None:
     from alertrec import upkeep
 
     upkeep.tick(workspace(), enqueue)
+    broker_client(app.conf.broker_url).set(LAST_TICK, datetime.now(UTC).isoformat(), ex=86_400)
 
 
 @app.task(name=task_names.CLEANUP_EXPIRED, base=AlertrecTask, shows_arguments=True)

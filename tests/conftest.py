@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -23,8 +24,11 @@ _numbers = count()
 @pytest.fixture(scope="session")
 def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Servers that live as long as the test session."""
-    with servers(tmp_path_factory.mktemp("servers")) as running:
+    data_dir = tmp_path_factory.mktemp("servers")
+    with servers(data_dir) as running:
         yield running
+        # Run by root, the database's files lie elsewhere; they go once the directory that they belong to has gone.
+        shutil.rmtree(data_dir)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,73 @@
+"""The command line: parse, call one use case, format. Heavy libraries are loaded by the commands that need them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from alertrec.cli import data, health, models, system, work
+from alertrec.errors import AlertrecError
+
+app = typer.Typer(
+    help="Recommends to each bank customer the few alert rules worth switching on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+system.register(app)
+data.register(app)
+work.register(app)
+health.register(app)
+app.add_typer(models.app, name="models")
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line; errors are one line with the remedy, and a status that is not zero."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        status = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        status = 130
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what read our output has gone; so do we
+        status = 141
+    except Exception as error:
+        if debug:
+            raise
+        _print_error(error)
+        status = 1
+    sys.exit(status or 0)
+
+
+def _print_error(error: Exception) -> None:
+    if isinstance(error, AlertrecError):
+        text = str(error)
+    elif type(error).__module__.startswith(("sqlalchemy", "psycopg")) and "OperationalError" in type(error).__name__:
+        text = f"the database cannot be reached: {_first_line(error)}; check ALERTREC_DATABASE_URL"
+    elif type(error).__module__.startswith("redis"):
+        text = f"the broker cannot be reached: {_first_line(error)}; check ALERTREC_REDIS_URL"
+    else:
+        text = f"unexpected {type(error).__name__}: {_first_line(error)}; run `alertrec --debug …` to see where"
+    print(f"error: {text}", file=sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

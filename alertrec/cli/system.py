@@ -1,0 +1,91 @@
+"""`demo`, `up`, `worker`, `beat`, `flower`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from alertrec.cli.common import console, settings
+from alertrec.errors import ConfigError
+from alertrec.processes import beat_role, flower_role, running, stop_with_parent, wait_for_stop, worker_roles
+from alertrec.runtime import child_environment, connected, opened
+from alertrec.task_names import QUEUES
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(demo)
+    app.command()(up)
+    app.command()(worker)
+    app.command()(beat)
+    app.command()(flower)
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Do the main job, then stop everything and exit.")] = False,
+    users: Annotated[int, typer.Option(min=50, help="Users of the sample bank.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the sample bank.")] = 0,
+) -> None:
+    """Show the whole system at work on a sample bank."""
+    from alertrec.demo import run_demo
+
+    run_demo(settings(), n_users=users, seed=seed, once=once)
+
+
+def up() -> None:
+    """Run workers, Beat and Flower until Ctrl-C."""
+    from alertrec.flower_access import flower_access
+
+    given = settings()
+    with opened(given) as workspace:
+        access = flower_access(workspace.settings)
+        with running(workspace.settings, [*worker_roles(), beat_role(), flower_role(access.port)]) as started:
+            console.print(f"workers, Beat and Flower are starting; their logs are in {given.data_dir / 'logs'}")
+            console.print(f"Flower: {access.url}  (user {access.user}, password {access.password})")
+            console.print("Ctrl-C stops all of it.")
+            wait_for_stop(started, given.data_dir / "logs")
+
+
+def worker(
+    queues: Annotated[str, typer.Option(help="Queues to take tasks from, with commas.")] = ",".join(QUEUES),
+    concurrency: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
+    name: Annotated[str, typer.Option(help="Name of the worker, unique on this machine.")] = "worker",
+) -> None:
+    """Run one worker until it is told to stop; it finishes what it is at."""
+    unknown = sorted(set(queues.split(",")) - set(QUEUES))
+    if unknown:
+        raise ConfigError(f"there are no queues {', '.join(unknown)}; known are {', '.join(QUEUES)}")
+    n_processes = concurrency or os.cpu_count() or 1
+    arguments = ["--hostname", f"{name}@%h", "--queues", queues, "--concurrency", str(n_processes)]
+    _run_celery(["worker", *arguments, "--without-mingle", "--without-gossip", "--loglevel", "INFO"])
+
+
+def beat() -> None:
+    """Run Beat, which makes the system look each minute at what is due; several do no harm."""
+    _run_celery(["beat", "--loglevel", "INFO", "--pidfile="])
+
+
+def flower(
+    port: Annotated[int, typer.Option(min=0, help="Port on the loopback interface; 0: as set, or a free one.")] = 0,
+) -> None:
+    """Run Flower, which shows workers and tasks, behind a password."""
+    from alertrec.flower_access import flower_access
+
+    with connected(settings()) as complete:
+        access = flower_access(complete, port=port)
+        console.print(f"Flower: {access.url}  (user {access.user}; the password is in {access.password_source})")
+        # In the environment, not among the arguments: those can be seen by every account of the machine.
+        os.environ["FLOWER_BASIC_AUTH"] = f"{access.user}:{access.password}"
+        _run_celery(["flower", "--address=127.0.0.1", f"--port={access.port}", "--loglevel=WARNING"], complete)
+
+
+def _run_celery(arguments: list[str], complete: Any = None) -> None:
+    """Run a command of Celery in this process, on the servers that the settings name."""
+    with connected(settings()) as found:
+        os.environ.update(child_environment(complete or found, {}))
+        stop_with_parent()
+        from tasks import app
+
+        app.start(arguments)

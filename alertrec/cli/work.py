@@ -1,0 +1,106 @@
+"""`train`, `refresh`, `recommend`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from alertrec.cli.common import AsOfOption, JsonOption, console, parse_as_of, print_json, settings
+from alertrec.cli.progress import Report, follow, progress_bars
+from alertrec.errors import DataError
+from alertrec.runtime import opened
+from alertrec.sending import send
+from alertrec.task_names import REFRESH_RECOMMENDATIONS, TRAIN_MODEL
+from alertrec.watching import watch
+from alertrec.workspace import Workspace
+
+LocalOption = Annotated[bool, typer.Option("--local", help="Do it in this process; no worker is needed.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(train)
+    app.command()(refresh)
+    app.command()(recommend)
+
+
+def train(
+    force: Annotated[bool, typer.Option("--force", help="Train even if the champion is young.")] = False,
+    local: LocalOption = False,
+    as_of: AsOfOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on workers and promote it."""
+    from alertrec import fitting
+
+    moment = parse_as_of(as_of)
+    with opened(settings()) as workspace, progress_bars() as report:
+        job_id = fitting.request_training(workspace, force=force, as_of=moment, promoted_by="command line")
+        if local:
+            fitting.run_training(workspace, report)
+        else:
+            send(workspace, TRAIN_MODEL, force, str(job_id))
+        result = _finish(workspace, job_id, report)
+    if as_json:
+        print_json({"job_id": job_id, **result})
+    elif "skipped" in result:
+        console.print(f"nothing trained: {result['skipped']}; --force trains all the same")
+    else:
+        console.print(f"model [bold]{result['version']}[/] is champion")
+
+
+def refresh(local: LocalOption = False, as_of: AsOfOption = None, as_json: JsonOption = False) -> None:
+    """Renew everybody's list on workers."""
+    from alertrec import service
+
+    moment = parse_as_of(as_of)
+    with opened(settings()) as workspace, progress_bars() as report:
+        if local:
+            job_id = service.refresh_locally(workspace, as_of=moment)
+        else:
+            job_id = service.request_refresh(workspace, as_of=moment)
+            send(workspace, REFRESH_RECOMMENDATIONS, service.ALL_USERS, str(job_id))
+        result = _finish(workspace, job_id, report)
+    if as_json:
+        print_json({"job_id": job_id, **result})
+    else:
+        console.print(f"{result['n_users']:,} users refreshed in {result['n_chunks']} chunks")
+
+
+def recommend(user: str, as_of: AsOfOption = None, as_json: JsonOption = False) -> None:
+    """Renew the list of one USER now, and show it."""
+    from alertrec import service
+    from alertrec.storage.lists import read_items, read_list
+
+    with opened(settings()) as workspace:
+        service.generate_recommendations(workspace, user, as_of=parse_as_of(as_of))
+        with workspace.engine.connect() as connection:
+            row, items = read_list(connection, user), read_items(connection, user)
+    if row is None:
+        raise DataError(f"user {user!r} is not active, and is served no list")
+    if as_json:
+        print_json({**row, "recommendations": [dict(item) for item in items]})
+    else:
+        print_list(user, row["recommendation_type"], items)
+
+
+def print_list(user: str, recommendation_type: str, items: Any) -> None:
+    """Print what a user is offered and why."""
+    console.print(f"\n[bold]{user}[/]  [dim]{recommendation_type}[/]")
+    if not items:
+        console.print("  nothing: this user has or has dismissed every alert")
+    for item in items:
+        judged = f"{item['probability']:.0%}, {item['confidence_level']} confidence"
+        head = f"  {item['rank']}. [bold]{item['title']}[/]  {judged}"
+        console.print(head, highlight=False)
+        console.print(f"     “{item['natural_language_query']}”", highlight=False)
+        console.print(f"     [dim]{item['reasoning']}[/]", highlight=False)
+
+
+def _finish(workspace: Workspace, job_id: UUID, report: Report) -> dict[str, Any]:
+    state = follow(watch(workspace, job_id), report)
+    if state.error is not None:
+        raise DataError(state.error)
+    return state.result or {}

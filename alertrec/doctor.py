@@ -1,0 +1,167 @@
+"""Is everything there that the system needs, and what is to be done where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from alertrec.errors import ModelStoreError, NoChampionError
+from alertrec.settings import Settings
+from alertrec.workspace import Workspace
+
+# The tick comes each minute; after three, Beat or the worker that does its ticks is gone.
+BEAT_SILENT_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check; `remedy` says what to do where it is not ok."""
+
+    check: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+class _FailedError(Exception):
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found, remedy)
+        self.found, self.remedy = found, remedy
+
+
+def examine(workspace: Workspace) -> Iterator[Finding]:
+    """Yield a finding for each thing that the system needs; one that fails does not stop the next."""
+    checks: list[tuple[str, Callable[[Workspace], str]]] = [
+        ("database", _database),
+        ("migrations", _migrations),
+        ("source relations", _source),
+        ("broker", _broker),
+        ("model", _model),
+        ("worker", _worker),
+        ("beat", _beat),
+    ]
+    for name, check in checks:
+        try:
+            yield Finding(name, ok=True, found=check(workspace))
+        except _FailedError as failure:
+            yield Finding(name, ok=False, found=failure.found, remedy=failure.remedy)
+        except Exception as error:  # whatever is wrong is a finding
+            yield Finding(
+                name, ok=False, found=_first_line(error), remedy="see the finding of the server it needs above"
+            )
+
+
+def queue_lengths(settings: Settings) -> dict[str, int]:
+    """Return how many messages wait in each queue."""
+    from alertrec.task_names import QUEUES
+
+    client = _redis(settings)
+    return {name: int(client.llen(name)) for name in QUEUES}
+
+
+def workers(settings: Settings) -> list[str]:
+    """Return the names of the workers that answer within a second."""
+    from alertrec.sending import celery_app
+
+    replies = celery_app(settings).control.ping(timeout=1.0) or []
+    return sorted(name for reply in replies for name in reply)
+
+
+def last_tick(settings: Settings) -> datetime | None:
+    """Return when the last tick ran; None if none did within the last day."""
+    from tasks.definitions import LAST_TICK
+
+    value = _redis(settings).get(LAST_TICK)
+    return datetime.fromisoformat(str(value)) if value else None
+
+
+def _database(workspace: Workspace) -> str:
+    from sqlalchemy import text
+
+    try:
+        with workspace.engine.connect() as connection:
+            version = int(str(connection.scalar(text("SHOW server_version_num"))))
+    except Exception as error:
+        raise _FailedError(_first_line(error), "check ALERTREC_DATABASE_URL and that the server is up") from error
+    if version < 140_000:
+        raise _FailedError(f"PostgreSQL {version // 10_000}", "PostgreSQL 14 or newer is needed")
+    return f"PostgreSQL {version // 10_000}.{version % 10_000}"
+
+
+def _migrations(workspace: Workspace) -> str:
+    from alertrec.storage.schema import current_revision, newest_revision
+
+    with workspace.engine.connect() as connection:
+        found, needed = current_revision(connection), newest_revision()
+    if found != needed:
+        raise _FailedError(f"revision {found}, {needed} is needed", "run `alertrec migrate`")
+    return f"revision {found}"
+
+
+def _source(workspace: Workspace) -> str:
+    from alertrec.storage.schema import missing_columns
+
+    with workspace.engine.connect() as connection:
+        faults = missing_columns(connection, workspace.source)
+    if faults:
+        found = "; ".join(
+            f"{name} is missing" if columns == ["*"] else f"{name} lacks {', '.join(columns)}"
+            for name, columns in faults.items()
+        )
+        remedy = f"create tables or views of these names and columns in the schema {workspace.settings.source_schema}"
+        raise _FailedError(found, f"{remedy} (docs/import.md lists them), or set ALERTREC_SOURCE_SCHEMA")
+    return "users, transactions, alert_rules"
+
+
+def _broker(workspace: Workspace) -> str:
+    try:
+        info = _redis(workspace.settings).info("server")
+    except Exception as error:
+        raise _FailedError(_first_line(error), "check ALERTREC_REDIS_URL and that the server is up") from error
+    return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
+
+
+def _model(workspace: Workspace) -> str:
+    from alertrec.storage import models
+
+    with workspace.engine.connect() as connection:
+        champion = models.champion(connection)
+    if champion is None:
+        raise _FailedError(str(NoChampionError()), "run `alertrec train`")
+    try:
+        workspace.champions.load(champion)
+    except ModelStoreError as error:
+        remedy = "run `alertrec models rollback`, or `alertrec train --force` for a new one"
+        raise _FailedError(str(error), remedy) from error
+    return f"{champion.version}, {champion.algorithm}, {champion.data_counts['n_users']:,} users"
+
+
+def _worker(workspace: Workspace) -> str:
+    names = workers(workspace.settings)
+    if not names:
+        raise _FailedError("no worker answers", "start workers with `alertrec up` or `alertrec worker`")
+    return ", ".join(names)
+
+
+def _beat(workspace: Workspace) -> str:
+    tick = last_tick(workspace.settings)
+    age = None if tick is None else (datetime.now(UTC) - tick).total_seconds()
+    if age is None or age > BEAT_SILENT_SECONDS:
+        found = "no tick yet" if age is None else f"the last tick was {age:.0f} s ago"
+        remedy = "start Beat with `alertrec up` or `alertrec beat`, and a worker for the queue `control`"
+        raise _FailedError(f"{found}; the first one comes a minute after the start", remedy)
+    return f"the last tick was {age:.0f} s ago"
+
+
+def _redis(settings: Settings) -> Any:
+    import redis
+
+    assert settings.redis_url is not None
+    return redis.Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2, decode_responses=True)
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
