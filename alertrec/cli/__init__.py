@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import click
@@ -33,11 +34,18 @@ def _options(
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
 
 
-def main() -> None:
-    """Run the command line; errors are one line with the remedy, and a status that is not zero."""
-    debug = "--debug" in sys.argv[1:]
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors are one line with the remedy, and a status that is not zero.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        In place of those that this process was started with.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
     try:
-        status = app(standalone_mode=False)
+        status = app(given, standalone_mode=False)
     except click.exceptions.Abort:
         status = 130
     except click.ClickException as error:

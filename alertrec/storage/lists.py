@@ -72,17 +72,26 @@ def delete_list(connection: Connection, user_id: str) -> None:
         connection.execute(delete(table).where(table.c.user_id == user_id))
 
 
+def current_list(user_id: str) -> Select[Any]:
+    """Return the query of a user's list, if it is current."""
+    table = recommendation_lists
+    return select(table).where(table.c.user_id == user_id, table.c.expires_at > func.now())
+
+
+def items_of(user_id: str) -> Select[Any]:
+    """Return the query of a user's recommendations, the best first."""
+    return select(recommendations).where(recommendations.c.user_id == user_id).order_by(recommendations.c.rank)
+
+
 def read_list(connection: Connection, user_id: str) -> RowMapping | None:
-    """Return the row of a user's list; None for a user who has never been served."""
+    """Return the row of a user's list, current or not; None for a user who is served none."""
     query = select(recommendation_lists).where(recommendation_lists.c.user_id == user_id)
     return connection.execute(query).mappings().first()
 
 
 def read_items(connection: Connection, user_id: str) -> list[RowMapping]:
     """Return a user's recommendations, the best first."""
-    table = recommendations
-    query = select(table).where(table.c.user_id == user_id).order_by(table.c.rank)
-    return list(connection.execute(query).mappings())
+    return list(connection.execute(items_of(user_id)).mappings())
 
 
 def current_items() -> Select[Any]:
