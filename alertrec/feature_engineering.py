@@ -10,6 +10,7 @@ No feature is ever NaN or infinite.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -126,14 +127,14 @@ def _features(users: pl.DataFrame, transactions: pl.DataFrame, as_of: datetime |
     accounts = _accounts(users)
     spending = select_spending(users, transactions, as_of)
     until = _naive_utc(as_of) if as_of is not None else spending["at"].max()
-    dated = spending.filter(pl.col("at").is_not_null()).with_columns(
+    spending = spending.with_columns(
         pl.lit(until, pl.Datetime("us")).sub(pl.col("at")).dt.total_seconds().truediv(86_400).alias("age_days")
     )
-    features = accounts.drop("address_state", "address_country")
-    for part in (_amounts(spending), _places(spending), _rhythm(dated), _days(dated), _weeks(dated)):
-        features = features.join(part, on=USER_ID, how="left", maintain_order="left")
+    totals = spending.group_by(USER_ID).agg(*_amounts(), *_places(), *_rhythm())
+    dated = spending.filter(pl.col("at").is_not_null())
     merchants = _merchants(dated)
-    for part in (_new_merchants(merchants), _recurring(merchants)):
+    features = accounts
+    for part in (totals, _days(dated), _weeks(dated), _new_merchants(merchants), _recurring(merchants)):
         features = features.join(part, on=USER_ID, how="left", maintain_order="left")
     return features.with_columns(pl.col("days_since_purchase").fill_null(HISTORY_DAYS)).select(
         USER_ID, *(pl.col(name).cast(pl.Float64).fill_null(0.0) for name in FEATURES)
@@ -167,9 +168,9 @@ def _columns(transactions: pl.DataFrame) -> pl.DataFrame:
     ).filter(pl.col("at").is_not_null() | pl.col("at").is_null().all())
 
 
-def _amounts(spending: pl.DataFrame) -> pl.DataFrame:
+def _amounts() -> Iterator[pl.Expr]:
     amount = pl.col("amount")
-    return spending.group_by(USER_ID).agg(
+    yield from (
         amount.mean().alias("amount_mean"),
         amount.std().alias("amount_std"),  # of one purchase: null, hence 0
         amount.max().alias("amount_max"),
@@ -182,20 +183,20 @@ def _amounts(spending: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _places(spending: pl.DataFrame) -> pl.DataFrame:
+def _places() -> Iterator[pl.Expr]:
     # `ne` is null where either side is unknown, and `mean` leaves nulls out: a purchase without a place, as most
     # online ones are, says nothing about where the customer was.
-    return spending.group_by(USER_ID).agg(
+    yield from (
         pl.col("merchant_state").ne(pl.col("address_state")).mean().alias("out_of_state_share"),
         pl.col("merchant_country").ne(pl.col("address_country")).mean().alias("out_of_country_share"),
     )
 
 
-def _rhythm(dated: pl.DataFrame) -> pl.DataFrame:
+def _rhythm() -> Iterator[pl.Expr]:
     age = pl.col("age_days")
     recent = pl.col("amount").filter(age < RECENT_DAYS).sum()
     before = pl.col("amount").filter((age >= RECENT_DAYS) & (age < 2 * RECENT_DAYS)).sum()
-    return dated.group_by(USER_ID).agg(
+    yield from (
         pl.col("at").dt.hour().lt(NIGHT_ENDS_HOUR).mean().alias("night_share"),
         pl.col("at").dt.weekday().ge(6).mean().alias("weekend_share"),
         age.min().clip(upper_bound=HISTORY_DAYS).alias("days_since_purchase"),

@@ -12,9 +12,10 @@ from alertrec.storage.frames import copy_frame
 from alertrec.storage.tables import recommendation_lists, recommendations
 
 # One temporary table a connection, emptied at each commit: creating one a transaction would bloat the catalogue.
-_STAGING = """
-    CREATE TEMPORARY TABLE IF NOT EXISTS {name} (LIKE alertrec.{table}) ON COMMIT DELETE ROWS
-"""
+_STAGING = text("""
+    CREATE TEMPORARY TABLE IF NOT EXISTS new_lists (LIKE alertrec.recommendation_lists) ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS new_items (LIKE alertrec.recommendations) ON COMMIT DELETE ROWS
+""")
 # Upserted in the order of users, so that two writers of the same users wait for each other and never deadlock.
 _UPSERT_LISTS = text("""
     INSERT INTO alertrec.recommendation_lists AS stored
@@ -47,22 +48,19 @@ _DELETE_EXPIRED = text("""
 
 
 def write_lists(connection: Connection, new: Lists) -> int:
-    """Replace the lists of these users, whole; a list that is newer stays as it is.
+    """Replace the lists of these users, whole; a list that is newer stays as it is. Once a transaction.
 
     Returns
     -------
     int
         Users whose list was written; less than given where a newer one was there.
     """
-    for name, table in (("new_lists", "recommendation_lists"), ("new_items", "recommendations")):
-        connection.execute(text(_STAGING.format(name=name, table=table)))
+    connection.execute(_STAGING)
     copy_frame(connection, "new_lists", new.lists)
     copy_frame(connection, "new_items", new.items)
     user_ids = list(connection.execute(_UPSERT_LISTS).scalars())
     connection.execute(_DELETE_ITEMS, {"user_ids": user_ids})
     connection.execute(_INSERT_ITEMS, {"user_ids": user_ids})
-    # A second write in the same transaction must not find the rows of this one.
-    connection.execute(text("TRUNCATE new_lists, new_items"))
     return len(user_ids)
 
 
