@@ -25,6 +25,7 @@ from alertrec.sample_bank import make_sample_bank
 from alertrec.sending import send
 from alertrec.settings import Settings
 from alertrec.storage.lists import read_items, read_list
+from alertrec.storage.schema import create_source_relations, migrate
 from alertrec.storage.tables import recommendation_lists
 from alertrec.task_names import REFRESH_RECOMMENDATIONS, TRAIN_MODEL
 from alertrec.watching import watch
@@ -42,7 +43,10 @@ def run_demo(settings: Settings, *, n_users: int, seed: int, once: bool) -> None
         Stop everything then; otherwise run until Ctrl-C.
     """
     notes.print("[bold]1[/] starting the servers")
-    with opened(settings) as workspace:
+    with opened(settings, check_schema=False) as workspace:
+        with workspace.engine.begin() as connection:
+            migrate(connection)
+            create_source_relations(connection, workspace.source)
         _load_bank(workspace, n_users=n_users, seed=seed)
         access = flower_access(workspace.settings)
         notes.print("[bold]3[/] starting workers, Beat and Flower")

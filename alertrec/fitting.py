@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from sqlalchemy import func, select
 
-from alertrec.errors import AlertrecError, DataError, NoChampionError, NotEnoughDataError
+from alertrec.errors import AlertrecError, NotEnoughDataError, TransientError
 from alertrec.feature_engineering import HISTORY_DAYS, USER_ID, build_user_features
 from alertrec.labels import enabled_matrix, heuristic_matrix
 from alertrec.models.base import AlertMatrix
@@ -65,7 +65,9 @@ class TrainingOutcome:
 
 
 def request_training(workspace: Workspace, *, force: bool = False, **arguments: Any) -> UUID:
-    """Ask for a training, and return its job; one that waits or is under way already is joined.
+    """Ask for a training, and return its job; one that waits, or is under way, is joined.
+
+    What is asked for here is added to one that waits; one that is under way goes on as it began.
 
     Parameters
     ----------
@@ -78,14 +80,22 @@ def request_training(workspace: Workspace, *, force: bool = False, **arguments: 
         arguments["as_of"] = as_of.isoformat()
     with transient_errors("a training was asked for"), workspace.engine.begin() as connection:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY + 1)))  # two who ask at once get one job
-        waiting = jobs.unfinished_run(connection, TRAINING)
-        return waiting or jobs.ask_for_run(connection, TRAINING, {"force": force, **arguments})
+        wanted = {"force": True, **arguments} if force else arguments
+        if waiting := jobs.unfinished_run(connection, TRAINING):
+            jobs.add_arguments(connection, waiting, wanted)
+            return waiting
+        return jobs.ask_for_run(connection, TRAINING, wanted)
 
 
 def run_training(workspace: Workspace, progress: Progress = lambda *_: None) -> TrainingOutcome | None:
     """Do the oldest training that waits; None where nothing waits, or another process is training.
 
-    What a user can mend (too little data, a bad moment) ends in the outcome, not in an exception.
+    What goes wrong in a known way, such as too little data, ends in the outcome and not in an exception.
+
+    Raises
+    ------
+    TransientError
+        If the database failed; the run waits to be tried again.
     """
     with _exclusive(workspace) as alone:
         if not alone:
@@ -98,10 +108,10 @@ def run_training(workspace: Workspace, progress: Progress = lambda *_: None) -> 
             return _finish(workspace, run, error=f"given up after {jobs.MAX_ATTEMPTS} attempts that never came back")
         try:
             return _train(workspace, run, _reporting(workspace, run, progress))
-        except (DataError, NoChampionError) as error:
+        except TransientError:
+            raise  # the run stays open, for the retry of its task or the next tick
+        except AlertrecError as error:
             return _finish(workspace, run, error=str(error))
-        except AlertrecError:
-            raise
         except Exception as error:
             _finish(workspace, run, error=type(error).__name__)
             raise

@@ -75,7 +75,7 @@ def run_cleanup(workspace: Workspace) -> dict[str, int] | None:
         run = jobs.claim_run(connection, CLEANUP)
     deleted = clean_up(workspace)
     if run is not None:
-        with workspace.engine.begin() as connection:
+        with transient_errors("a cleanup was finished"), workspace.engine.begin() as connection:
             jobs.finish_run(connection, run, result=deleted)
     return deleted
 
@@ -84,8 +84,11 @@ def _start_due(connection: Connection) -> None:
     now = jobs.database_time(connection)
     has_champion = models.champion(connection) is not None
     for job, due in SCHEDULE.items():
-        if job != REFRESH or has_champion:  # nothing to refresh with before the first training
-            jobs.start_run(connection, job, due.period(now), {})
+        if job == REFRESH and not has_champion:
+            continue  # there is nothing to refresh with before the first training
+        if started := jobs.start_run(connection, job, due.period(now), {}):
+            # After a long outage, the work is done once and not once for each period that was missed.
+            jobs.supersede(connection, job, started)
 
 
 def _delete_old_models(workspace: Workspace) -> int:

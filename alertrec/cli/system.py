@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Annotated, Any
 
@@ -85,6 +86,7 @@ def _run_celery(arguments: list[str], complete: Any = None) -> None:
     """Run a command of Celery in this process, on the servers that the settings name."""
     with connected(settings()) as found:
         os.environ.update(child_environment(complete or found, {}))
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
         stop_with_parent()
         from tasks import app
 

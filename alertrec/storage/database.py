@@ -9,7 +9,8 @@ from typing import Any, cast
 import psycopg
 from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy import create_engine as sqlalchemy_create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from alertrec.errors import TransientError
 
@@ -43,7 +44,7 @@ def transient_errors(doing: str) -> Iterator[None]:
     """Raise `TransientError` where the database was away or ended the transaction for a reason that passes."""
     try:
         yield
-    except (OperationalError, psycopg.OperationalError) as error:
+    except (OperationalError, InterfaceError, PoolTimeoutError, psycopg.OperationalError) as error:
         raise TransientError(f"the database failed while {doing}: {_first_line(error)}; try again") from error
 
 

@@ -59,6 +59,17 @@ _INSERT_RUN = _sql(
     """,
     "arguments",
 )
+_ADD_ARGUMENTS = _sql(
+    """
+    UPDATE alertrec.job_runs SET arguments = arguments || :arguments
+    WHERE job_id = :job_id AND status = 'pending'
+    """,
+    "arguments",
+)
+_SUPERSEDE = _sql("""
+    UPDATE alertrec.job_runs SET status = 'failed', finished_at = now(), error = 'superseded by ' || :job_id
+    WHERE job = :job AND job_id <> CAST(:job_id AS uuid) AND status = 'pending'
+""")
 _CLAIM_RUN = _sql("""
     UPDATE alertrec.job_runs
     SET status = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now()), heartbeat_at = now()
@@ -205,6 +216,16 @@ def unfinished_run(connection: Connection, job: str) -> UUID | None:
     """Return the oldest run of a job that is waiting or under way."""
     query = select(job_runs.c.job_id).where(job_runs.c.job == job, job_runs.c.finished_at.is_(None))
     return connection.scalar(query.order_by(job_runs.c.created_at).limit(1))
+
+
+def add_arguments(connection: Connection, job_id: UUID, arguments: Mapping[str, Any]) -> None:
+    """Add to what a run that still waits was asked for."""
+    connection.execute(_ADD_ARGUMENTS, {"job_id": job_id, "arguments": dict(arguments)})
+
+
+def supersede(connection: Connection, job: str, job_id: UUID) -> None:
+    """End the runs of a job that never began, now that another one stands for them all."""
+    connection.execute(_SUPERSEDE, {"job": job, "job_id": str(job_id)})
 
 
 def claim_run(connection: Connection, job: str) -> ClaimedRun | None:
