@@ -9,12 +9,17 @@ from uuid import UUID
 from alertrec import task_names
 from tasks.base import AlertrecTask, OncePerUserTask, broker_client
 from tasks.celery_app import app
-from tasks.process import enqueue, workspace
+from tasks.process import workspace
 
 # Beyond what any training takes. Its message is acknowledged early, so this need not stay under the broker's limit.
 TRAINING_LIMIT_SECONDS = 6 * 3600
 
 LAST_TICK = "alertrec:last_tick"  # a sign of life of Beat and of the queue that its ticks go through
+
+
+def enqueue(task_name: str, *args: Any) -> None:
+    """Send a task by name: what the use cases are handed as their queue."""
+    app.tasks[task_name].apply_async(args)
 
 
 @app.task(name=task_names.GENERATE_RECOMMENDATIONS, base=OncePerUserTask, bind=True, time_limit=60, soft_time_limit=45)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from alertrec.workspace import Workspace
@@ -39,10 +39,3 @@ def forget_workspace() -> None:
     if _workspace is not None:
         _workspace.engine.dispose(close=False)
         _workspace = None
-
-
-def enqueue(task_name: str, *args: Any) -> None:
-    """Send a task by name: what the use cases are handed as their queue."""
-    from tasks.celery_app import app
-
-    app.tasks[task_name].apply_async(args)
