@@ -6,8 +6,8 @@
     │   ├── UnknownUserError        no such user
     │   └── NotEnoughDataError      too few users or transactions to train on
     ├── NotFittedError          a model was asked before it was trained or loaded
-    ├── ModelStoreError         a stored model is missing, altered or unreadable
     │   └── NoChampionError         nothing has been trained and promoted yet
+    ├── ModelStoreError         a stored model is missing, altered or unreadable
     └── TransientError          the same call may succeed later: a server is away
         └── QueueUnavailableError   the broker did not take a message in time
 
@@ -63,6 +63,13 @@ class NotFittedError(AlertrecError):
     """A model was asked before it was trained or loaded."""
 
 
+class NoChampionError(NotFittedError):
+    """Nothing has been trained and promoted yet."""
+
+    def __str__(self) -> str:
+        return "there is no champion model yet; run `alertrec train` first"
+
+
 class ModelStoreError(AlertrecError):
     """A stored model is missing, altered or unreadable."""
 
@@ -73,16 +80,6 @@ class ModelStoreError(AlertrecError):
 
     def __str__(self) -> str:
         return f"model {self.version}: {self.problem}"
-
-
-class NoChampionError(ModelStoreError):
-    """Nothing has been trained and promoted yet."""
-
-    def __init__(self) -> None:
-        AlertrecError.__init__(self)
-
-    def __str__(self) -> str:
-        return "there is no champion model yet; run `alertrec train` first"
 
 
 class TransientError(AlertrecError):

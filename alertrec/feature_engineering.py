@@ -2,8 +2,8 @@
 
 Spending is a purchase that is pending, approved or settled, of a finite amount above zero. Nothing else is:
 refunds, payments, fees, declined and cancelled purchases, NaN, infinite, zero and negative amounts are left out.
-Everything is as of a moment: what is dated later does not exist yet. A row without a date is left out where others
-have one; where no row has any, the features that need dates are those of a user without purchases. Of several rows
+Everything is as of a moment: what is dated later does not exist yet. A row without a date is left out; where
+there is no column of dates at all, the features that need them are those of a user without purchases. Of several rows
 with one `id`, the first counts. A user without spending has a row too: zeros, and `days_since_purchase` at its cap.
 No feature is ever NaN or infinite.
 """
@@ -158,14 +158,16 @@ def _columns(transactions: pl.DataFrame) -> pl.DataFrame:
     """Return the columns that features are made of, in the types they are made from."""
     if "id" in transactions.columns:
         transactions = transactions.unique("id", keep="first", maintain_order=True)
-    return transactions.select(
+    rows = transactions.select(
         pl.col(USER_ID).cast(pl.String),
         pl.col("amount").cast(pl.Float64, strict=False),
         *(_text(transactions, name) for name in _TEXT_COLUMNS),
         _upper(transactions, "transaction_type", PURCHASE),
         _upper(transactions, "status", SETTLED),
         _moment(transactions).alias("at"),
-    ).filter(pl.col("at").is_not_null() | pl.col("at").is_null().all())
+    )
+    # Row by row: what becomes of one user's rows must not hang on whose rows are read with them.
+    return rows.filter(pl.col("at").is_not_null()) if "transaction_date" in transactions.columns else rows
 
 
 def _amounts() -> Iterator[pl.Expr]:
