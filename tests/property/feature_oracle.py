@@ -1,0 +1,147 @@
+"""The features once more, slowly: one user after the other, one row after the other, in plain Python."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections import defaultdict
+from datetime import datetime, timedelta
+
+from alertrec.feature_engineering import FEATURES
+from tests.strategies import Bank, Row
+
+Numbers = dict[str, float]
+
+
+def oracle(bank: Bank, as_of: datetime) -> dict[str, Numbers]:
+    """Return the features of each user; `as_of` is UTC without a zone, every transaction has a date."""
+    return {
+        user["id"]: _user(user, [row for row in bank.transactions if _counts(row, user, as_of)], as_of)
+        for user in bank.users
+    }
+
+
+def _counts(row: Row, user: Row, as_of: datetime) -> bool:
+    return (
+        row["user_id"] == user["id"]
+        and row["amount"] is not None
+        and math.isfinite(row["amount"])
+        and row["amount"] > 0
+        and (row["transaction_type"] is None or row["transaction_type"].upper() == "PURCHASE")
+        and (row["status"] is None or row["status"].upper() in {"PENDING", "APPROVED", "SETTLED"})
+        and row["transaction_date"] <= as_of
+    )
+
+
+def _user(user: Row, rows: list[Row], as_of: datetime) -> Numbers:
+    found = dict.fromkeys(FEATURES, 0.0) | {"days_since_purchase": 365.0} | _account(user)
+    if rows:
+        rows = sorted(rows, key=lambda row: row["transaction_date"])
+        found |= _amounts(rows) | _places(user, rows) | _rhythm(rows, as_of) | _days_and_weeks(rows)
+        found |= _merchants(rows, as_of)
+    return found
+
+
+def _account(user: Row) -> Numbers:
+    limit, balance = (
+        value if value is not None and math.isfinite(value) else 0.0
+        for value in (user["credit_limit"], user["credit_balance"])
+    )
+    used = max(balance, 0.0) / limit if limit > 0 else 0.0
+    return {"credit_limit": limit, "credit_balance": balance, "credit_utilization": used}
+
+
+def _amounts(rows: list[Row]) -> Numbers:
+    amounts = sorted(row["amount"] for row in rows)
+    place = 0.95 * (len(amounts) - 1)
+    below, above = amounts[math.floor(place)], amounts[math.ceil(place)]
+    return {
+        "amount_mean": statistics.fmean(amounts),
+        "amount_std": statistics.stdev(amounts) if len(amounts) > 1 else 0.0,
+        "amount_max": amounts[-1],
+        "amount_sum": math.fsum(amounts),
+        "amount_count": len(amounts),
+        "merchant_name_nunique": len({row["merchant_name"] for row in rows} - {None}),
+        "merchant_category_nunique": len({row["merchant_category"] for row in rows} - {None}),
+        "amount_median": statistics.median(amounts),
+        "amount_p95": below + (above - below) * (place - math.floor(place)),
+    }
+
+
+def _places(user: Row, rows: list[Row]) -> Numbers:
+    def share_away(of: str, home: str | None) -> float:
+        known = [row[of] for row in rows if row[of] is not None and home is not None]
+        return _share(each != home for each in known)
+
+    return {
+        "out_of_state_share": share_away("merchant_state", user["address_state"]),
+        "out_of_country_share": share_away("merchant_country", user["address_country"]),
+    }
+
+
+def _rhythm(rows: list[Row], as_of: datetime) -> Numbers:
+    recent = sum(row["amount"] for row in rows if _age(row, as_of) < 30)
+    before = sum(row["amount"] for row in rows if 30 <= _age(row, as_of) < 60)
+    return {
+        "night_share": _share(row["transaction_date"].hour < 6 for row in rows),
+        "weekend_share": _share(row["transaction_date"].weekday() >= 5 for row in rows),
+        "days_since_purchase": min(_age(rows[-1], as_of), 365.0),
+        "spending_trend_30d": (recent - before) / (recent + before) if recent + before > 0 else 0.0,
+    }
+
+
+def _days_and_weeks(rows: list[Row]) -> Numbers:
+    days, weeks = defaultdict(list), defaultdict(float)
+    for row in rows:
+        day = row["transaction_date"].date()
+        days[day].append(row["merchant_name"])
+        weeks[day - timedelta(days=day.weekday())] += row["amount"]
+    return {
+        "active_days": len(days),
+        "daily_purchases_max": max(len(names) for names in days.values()),
+        "daily_merchants_max": max(len(set(names) - {None}) for names in days.values()),
+        "weekly_spending_mean": statistics.fmean(weeks.values()),
+        "weekly_spending_max": max(weeks.values()),
+    }
+
+
+def _merchants(rows: list[Row], as_of: datetime) -> Numbers:
+    charges = defaultdict(list)
+    for row in rows:
+        if row["merchant_name"] is not None:
+            charges[row["merchant_name"].strip().lower()].append(row)
+    recent = [each for each in charges.values() if _age(each[-1], as_of) < 30]
+    streams = [stream for each in charges.values() if (stream := _stream(each)) is not None]
+    return {
+        "new_merchant_share_30d": _share(_age(each[0], as_of) < 30 for each in recent),
+        "recurring_charge_count": len(streams),
+        "recurring_weekly_count": sum(6 <= gap <= 8 for gap, _, _ in streams),
+        "recurring_monthly_count": sum(27 <= gap <= 33 for gap, _, _ in streams),
+        "recurring_monthly_amount": sum(last * 30.44 / gap for gap, _, last in streams),
+        "recurring_price_rise": max([0.0, *(last / first - 1 for _, first, last in streams)]),
+    }
+
+
+def _stream(rows: list[Row]) -> tuple[float, float, float] | None:
+    """Return the median gap in days, the first and the last amount; None where the charges do not recur."""
+    visits = defaultdict(float)
+    for row in rows:
+        visits[row["transaction_date"].date()] += row["amount"]
+    days, amounts = list(visits), list(visits.values())
+    gaps = [(later - earlier).days for earlier, later in itertools.pairwise(days)]
+    if len(visits) < 3:
+        return None
+    gap = statistics.median(gaps)
+    even = max(gaps) - min(gaps) <= max(2.0, gap / 5)
+    steady = max(amounts) / min(amounts) <= 1.5
+    return (gap, amounts[0], amounts[-1]) if 6 <= gap <= 365 and even and steady else None
+
+
+def _age(row: Row, as_of: datetime) -> float:
+    return int((as_of - row["transaction_date"]).total_seconds()) / 86_400
+
+
+def _share(of: object) -> float:
+    judged = list(of)  # type: ignore[call-overload]
+    return sum(judged) / len(judged) if judged else 0.0

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from alertrec.models.knn import KNeighbours
+from tests.strategies import laws
+
+# Small whole numbers: many ties, and means and deviations that plain Python rounds alike.
+_values = st.integers(-4, 4).map(float)
+_with_unknown = st.one_of(_values, _values, _values, st.just(math.nan))
+
+
+@st.composite
+def worlds(draw: st.DrawFn, *, min_users: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    n_users, n_features = draw(st.integers(min_users, 12)), draw(st.integers(1, 4))
+    features = draw(npst.arrays(float, (n_users, n_features), elements=_with_unknown))
+    assume(not np.isnan(features).all(axis=0).any())
+    return features, draw(npst.arrays(bool, (n_users, 3)))
+
+
+def directions(features: np.ndarray) -> list[list[float]]:
+    """Return each user's standardised features at length 1, an unknown one being the mean."""
+    columns = []
+    for column in features.T.tolist():
+        known = [value for value in column if not math.isnan(value)]
+        mean = math.fsum(known) / len(known)
+        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / len(known)) or 1.0
+        columns.append([0.0 if math.isnan(value) else (value - mean) / deviation for value in column])
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    lengths = [math.hypot(*row) or 1.0 for row in rows]
+    return [[value / length for value in row] for row, length in zip(rows, lengths, strict=True)]
+
+
+def nearest(features: np.ndarray, user: int, among: list[int]) -> list[tuple[int, float]]:
+    """Return rows and similarities, the most similar first, of equals the earlier row; without the user."""
+    rows = directions(features)
+    similar = [(row, sum(a * b for a, b in zip(rows[user], rows[row], strict=True))) for row in among if row != user]
+    return sorted(similar, key=lambda pair: (-round(pair[1], 9), pair[0]))
+
+
+@laws
+@given(worlds(), st.integers(1, 14))
+def test_neighbours_agree_with_comparing_every_pair(world: tuple[np.ndarray, np.ndarray], k: int):
+    features, labels = world
+    everybody = list(range(len(features)))
+    model = KNeighbours(n_neighbors=k).fit(features, labels)
+    neighbours, similarities = model.kneighbors(features, k, training_rows=np.array(everybody))
+    probabilities = model.predict_proba(features, labels, training_rows=np.array(everybody))
+    for user in everybody:
+        expected = nearest(features, user, everybody)[:k]
+        n_missing = k - len(expected)
+        assert neighbours[user].tolist() == [row for row, _ in expected] + [-1] * n_missing
+        np.testing.assert_allclose(
+            similarities[user], [similarity for _, similarity in expected] + [math.nan] * n_missing, atol=2e-9
+        )
+        shares = [sum(labels[row, alert] for row, _ in expected) / max(len(expected), 1) for alert in range(3)]
+        np.testing.assert_allclose(probabilities[user], shares)
+
+
+@laws
+@given(worlds(min_users=2), st.integers(1, 5), st.integers(1, 6))
+def test_of_a_sample_nobody_is_their_own_neighbour_and_the_nearest_are_right(
+    world: tuple[np.ndarray, np.ndarray], k: int, max_reference: int
+):
+    features, labels = world
+    model = KNeighbours(k, max_reference=max_reference).fit(features, labels)
+    sample = model.reference_rows_.tolist()
+    assert sample == sorted(set(sample))
+    assert len(sample) == min(max_reference, len(features))
+    neighbours, _ = model.kneighbors(features, k, training_rows=np.arange(len(features)))
+    for user, found in enumerate(neighbours):
+        rows = [sample[reference] for reference in found if reference >= 0]
+        assert rows == [row for row, _ in nearest(features, user, sample)[:k]]
+
+
+@laws
+@given(worlds(), st.integers(1, 5), st.data())
+def test_a_user_alone_gets_the_neighbours_that_they_get_in_any_batch(
+    world: tuple[np.ndarray, np.ndarray], k: int, data: st.DataObject
+):
+    features, labels = world
+    model = KNeighbours().fit(features, labels)
+    known = data.draw(npst.arrays(bool, len(features)))
+    rows = np.where(known, np.arange(len(features)), -1)  # of some it is not known that they were trained on
+    together = model.kneighbors(features, k, training_rows=rows)
+    order = data.draw(st.permutations(range(len(features))))
+    shuffled = model.kneighbors(features[order], k, training_rows=rows[order])
+    for place, user in enumerate(order):
+        alone = model.kneighbors(features[user : user + 1], k, training_rows=rows[user : user + 1])
+        for one, batch, other in zip(alone, together, shuffled, strict=True):
+            np.testing.assert_array_equal(one[0], batch[user])
+            np.testing.assert_array_equal(one[0], other[place])
