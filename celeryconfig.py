@@ -70,10 +70,12 @@ broker_transport_options = {
     # get `WORKER_SOCKET_TIMEOUT` when they start.
     "socket_timeout": 0.75,
     "socket_connect_timeout": 0.75,
+    "max_retries": 0,  # of connecting; kombu tries for minutes by itself
     "socket_keepalive": True,
     "health_check_interval": 10,
 }
 task_publish_retry = False
+broker_pool_acquire_timeout = 0.5  # for a web server whose many threads publish at once
 
 worker_proc_alive_timeout = 60  # a child imports its libraries before it reports; on a busy machine that takes a while
 worker_max_tasks_per_child = 1000

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from alertrec.action_types import ACTIONS
 from alertrec.catalog import ALERT_KEYS
-from alertrec.errors import DataError
+from alertrec.errors import DataError, TransientError
 from alertrec.service import renew_lists
 from alertrec.storage import actions, models
 from alertrec.storage.actions import AlertAction
@@ -55,13 +55,27 @@ def parse_action(event: Any) -> AlertAction:
 def log_action(workspace: Workspace, action: AlertAction) -> bool:
     """Store an action; False if one with its `event_id` is there already."""
     with transient_errors("an action was logged"), workspace.engine.begin() as connection:
-        return connection.execute(actions.insert_action(action)).rowcount == 1
+        return connection.execute(actions.insert_action(action)).first() is not None
 
 
 def process_actions(workspace: Workspace) -> int:
-    """Apply the oldest actions that wait: renew the lists of their users. Returns how many were applied."""
+    """Apply the oldest actions that wait: renew the lists of their users. Returns how many were applied.
+
+    They are applied together. Where that fails for a reason that does not pass, they are applied one by one, and one
+    that cannot be applied is marked as processed all the same: the log keeps it, and the next refresh sees it.
+    """
+    try:
+        return _apply(workspace, BATCH_SIZE)
+    except TransientError:
+        raise
+    except Exception as error:
+        logger.warning("actions failed together: %s", type(error).__name__, extra={"action": "actions_failed"})
+        return sum(_apply_or_pass_over(workspace) for _ in range(BATCH_SIZE))
+
+
+def _apply(workspace: Workspace, limit: int) -> int:
     with transient_errors("actions were applied"), workspace.engine.begin() as connection:
-        n_actions, user_ids = actions.take_unprocessed(connection, BATCH_SIZE)
+        n_actions, user_ids = actions.take_unprocessed(connection, limit)
         if user_ids and models.champion(connection) is not None:  # else the first refresh will see what was done
             renew_lists(workspace, connection, UserIds(user_ids), as_of=None)
     if n_actions:
@@ -70,19 +84,30 @@ def process_actions(workspace: Workspace) -> int:
     return n_actions
 
 
+def _apply_or_pass_over(workspace: Workspace) -> int:
+    try:
+        return _apply(workspace, 1)
+    except TransientError:
+        raise
+    except Exception as error:
+        logger.error("an action was passed over: %s", type(error).__name__, extra={"action": "action_passed_over"})  # noqa: TRY400  # the traceback may tell of a customer
+    with transient_errors("an action was passed over"), workspace.engine.begin() as connection:
+        return actions.take_unprocessed(connection, 1)[0]
+
+
 def _text(event: dict[str, Any], field: str, *, required: bool = False) -> str | None:
     value = event.get(field)
     if value is None and not required:
         return None
     if not isinstance(value, str) or not value or "\x00" in value or len(value) > 255:
-        raise DataError(f"{field} of an alert action must be a text of 1 to 255 characters, not {value!r:.80}")
+        raise DataError(f"{field} of an alert action must be a text of 1 to 255 characters, not {_kind(value)}")
     return value
 
 
 def _one_of(event: dict[str, Any], field: str, known: tuple[str, ...], *, required: bool = False) -> str | None:
     value = _text(event, field, required=required)
     if value is not None and value not in known:
-        raise DataError(f"{field} of an alert action must be one of {', '.join(known)}, not {value!r:.80}")
+        raise DataError(f"{field} of an alert action must be one of {', '.join(known)}, not {_kind(value)}")
     return value
 
 
@@ -91,7 +116,7 @@ def _uuid(event: dict[str, Any], field: str) -> UUID | None:
     try:
         return UUID(value) if value is not None else None
     except ValueError as error:
-        raise DataError(f"{field} of an alert action must be a UUID, not {value!r:.80}") from error
+        raise DataError(f"{field} of an alert action must be a UUID, not {_kind(value)}") from error
 
 
 def _moment(event: dict[str, Any]) -> datetime:
@@ -101,7 +126,15 @@ def _moment(event: dict[str, Any]) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
     except ValueError as error:
-        raise DataError(
-            f"occurred_at must be an ISO time such as 2026-10-01T12:00:00+00:00, not {value!r:.80}"
-        ) from error
+        example = "an ISO time such as 2026-10-01T12:00:00+00:00"
+        raise DataError(f"occurred_at of an alert action must be {example}, not {_kind(value)}") from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _kind(value: Any) -> str:
+    """Describe a value that came without repeating it: it may tell of a customer, and errors end in logs."""
+    return (
+        f"another text of {len(value)} characters"
+        if isinstance(value, str)
+        else f"a value of type {type(value).__name__}"
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from alertrec.errors import ConfigError
@@ -12,6 +14,8 @@ from alertrec.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from alertrec.workspace import Workspace
 
 
 class BackgroundRecommendationService:
@@ -31,6 +35,21 @@ class BackgroundRecommendationService:
     def __init__(self, use_ml_model: bool = True) -> None:
         if not use_ml_model:
             raise ConfigError("this release has no language-model recommender; pass use_ml_model=True")
+        # Opened at first use and kept: a connection pool and a loaded model serve all calls.
+        self._resources = ExitStack()
+        self._workspace: Workspace | None = None
+        self._opening = threading.Lock()
+
+    def close(self) -> None:
+        """Give back what was opened; the next call opens it again."""
+        self._workspace = None
+        self._resources.close()
+
+    def _open(self) -> Workspace:
+        with self._opening:
+            if self._workspace is None:
+                self._workspace = self._resources.enter_context(opened(Settings.from_env(os.environ)))
+            return self._workspace
 
     async def generate_recommendations_for_user(self, user_id: str) -> dict[str, Any]:
         """Renew the list of one user, and return `{status, user_id, recommendation_type, recommendation_count,
@@ -40,7 +59,7 @@ class BackgroundRecommendationService:
         ------
         UnknownUserError, NoChampionError, TransientError
         """
-        return await asyncio.to_thread(_generate, user_id)
+        return await asyncio.to_thread(lambda: _generate(self._open(), user_id))
 
     async def get_cached_recommendations(self, user_id: str, session: AsyncSession) -> dict[str, Any] | None:
         """Return `{user_id, recommendation_type, recommendations, generated_at}`; None without a current list."""
@@ -59,21 +78,20 @@ class BackgroundRecommendationService:
 
     async def generate_recommendations_for_all_users(self) -> dict[str, Any]:
         """Renew everybody's list, and return `{status, total_users, success_count, error_count, job_id}`."""
-        return await asyncio.to_thread(_generate_all)
+        return await asyncio.to_thread(lambda: _generate_all(self._open()))
 
     async def clean_expired_recommendations(self) -> dict[str, Any]:
         """Delete what is past its retention, and return `{status, deleted_count}`."""
-        return await asyncio.to_thread(_clean)
+        return await asyncio.to_thread(lambda: _clean(self._open()))
 
 
-def _generate(user_id: str) -> dict[str, Any]:
+def _generate(workspace: Workspace, user_id: str) -> dict[str, Any]:
     from alertrec import service
     from alertrec.storage.lists import read_list
 
-    with opened(Settings.from_env(os.environ)) as workspace:
-        service.generate_recommendations(workspace, user_id)
-        with workspace.engine.connect() as connection:
-            row = read_list(connection, user_id)
+    service.generate_recommendations(workspace, user_id)
+    with workspace.engine.connect() as connection:
+        row = read_list(connection, user_id)
     return {
         "status": "success",
         "user_id": user_id,
@@ -83,19 +101,17 @@ def _generate(user_id: str) -> dict[str, Any]:
     }
 
 
-def _generate_all() -> dict[str, Any]:
+def _generate_all(workspace: Workspace) -> dict[str, Any]:
     from alertrec import service
     from alertrec.storage import jobs
 
-    with opened(Settings.from_env(os.environ)) as workspace:
-        job_id = service.refresh_locally(workspace)
-        with workspace.engine.connect() as connection:
-            run = jobs.read_run(connection, job_id)
+    job_id = service.refresh_locally(workspace)
+    with workspace.engine.connect() as connection:
+        run = jobs.read_run(connection, job_id)
     assert run is not None, "it has just been finished"
     total, done = int(run["n_users"]), int(run["n_users_done"])
-    status = "completed" if run["error"] is None else "failed"
     return {
-        "status": status,
+        "status": "completed" if run["error"] is None else "failed",
         "total_users": total,
         "success_count": done,
         "error_count": total - done,
@@ -103,8 +119,7 @@ def _generate_all() -> dict[str, Any]:
     }
 
 
-def _clean() -> dict[str, Any]:
+def _clean(workspace: Workspace) -> dict[str, Any]:
     from alertrec import upkeep
 
-    with opened(Settings.from_env(os.environ)) as workspace:
-        return {"status": "success", "deleted_count": upkeep.clean_up(workspace)["lists"]}
+    return {"status": "success", "deleted_count": upkeep.clean_up(workspace)["lists"]}

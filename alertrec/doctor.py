@@ -101,15 +101,12 @@ def _migrations(workspace: Workspace) -> str:
 
 
 def _source(workspace: Workspace) -> str:
-    from alertrec.storage.schema import missing_columns
+    from alertrec.storage.schema import source_faults
 
     with workspace.engine.connect() as connection:
-        faults = missing_columns(connection, workspace.source)
+        faults = source_faults(connection, workspace.source)
     if faults:
-        found = "; ".join(
-            f"{name} is missing" if columns == ["*"] else f"{name} lacks {', '.join(columns)}"
-            for name, columns in faults.items()
-        )
+        found = "; ".join(f"{name}: {', '.join(each)}" for name, each in faults.items())
         remedy = f"create tables or views of these names and columns in the schema {workspace.settings.source_schema}"
         raise _FailedError(found, f"{remedy} (docs/import.md lists them), or set ALERTREC_SOURCE_SCHEMA")
     return "users, transactions, alert_rules"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -49,13 +49,18 @@ def export_lists(workspace: Workspace, out: Path) -> int:
     part = out.with_name(f".{out.name}.part")
     n_rows = 0
     try:
-        with part.open("wb") as file, writer(file) as write, workspace.engine.connect() as connection:
-            for rows in stream_current_items(connection):
+        with (
+            part.open("wb") as file,
+            writer(file) as write,
+            workspace.engine.connect() as connection,
+            closing(stream_current_items(connection)) as blocks,
+        ):
+            for rows in blocks:
                 write([dict(row._mapping) for row in rows])
                 n_rows += len(rows)
         part.replace(out)
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}); choose another --out") from error
+        raise DataError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
     finally:
         part.unlink(missing_ok=True)
     return n_rows

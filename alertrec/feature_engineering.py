@@ -1,11 +1,13 @@
 """Transactions up to a moment → one row of numbers a user. The only definition, for training and for serving.
 
 Spending is a purchase that is pending, approved or settled, of a finite amount above zero. Nothing else is:
-refunds, payments, fees, declined and cancelled purchases, NaN, infinite, zero and negative amounts are left out.
+refunds, payments, fees, declined and cancelled purchases, NaN, zero and negative amounts, and those above
+`MAX_AMOUNT`, are left out.
 Everything is as of a moment: what is dated later does not exist yet. A row without a date is left out; where
 there is no column of dates at all, the features that need them are those of a user without purchases. Of several rows
 with one `id`, the first counts. A user without spending has a row too: zeros, and `days_since_purchase` at its cap.
-No feature is ever NaN or infinite.
+No feature is ever NaN or infinite. Features are rounded to six decimals: sums of floats differ by their order in the
+last ones, and a user must have the same numbers alone and among others.
 """
 
 from __future__ import annotations
@@ -61,9 +63,15 @@ FEATURES = SIMILARITY_FEATURES + BEHAVIOUR_FEATURES
 # Days of history that training and serving read from the database; a year holds every season and annual charge.
 HISTORY_DAYS = 365
 RECENT_DAYS = 30
+MAX_AMOUNT = 1e14  # what the import accepts; whatever is above is not money
+MIN_CREDIT_LIMIT = 0.01
+DECIMALS = 6
 NIGHT_ENDS_HOUR = 6
 DAYS_PER_MONTH = 30.44
 
+_ISO_FORMATS = tuple(
+    f"%Y-%m-%d{time}" for time in ("", *(f"{sep}%H:%M:%S%.f{zone}" for sep in ("T", " ") for zone in ("", "%#z")))
+)
 _TEXT_COLUMNS = ("merchant_name", "merchant_category", "merchant_state", "merchant_country")
 
 Frame = TypeVar("Frame", "pd.DataFrame", pl.DataFrame)
@@ -110,11 +118,13 @@ def select_spending(users: pl.DataFrame, transactions: pl.DataFrame, as_of: date
     known = _accounts(users).select(USER_ID, "address_state", "address_country")
     rows = _columns(transactions)
     if as_of is not None:
-        rows = rows.filter(pl.col("at") <= _naive_utc(as_of))
+        rows = rows.filter(pl.col("at").is_null() | (pl.col("at") <= _naive_utc(as_of)))
+    if "id" in rows.columns:  # after the cut, so that a later row cannot displace one that is seen
+        rows = rows.filter(pl.col("id").is_null() | pl.col("id").is_first_distinct()).drop("id")
     return (
         rows.filter(
-            pl.col("amount").is_finite()
-            & (pl.col("amount") > 0)
+            (pl.col("amount") > 0)
+            & (pl.col("amount") <= MAX_AMOUNT)
             & pl.col("transaction_type").is_in(list(SPENDING_TYPES))
             & pl.col("status").is_in(list(SPENDING_STATUSES))
         )
@@ -137,15 +147,15 @@ def _features(users: pl.DataFrame, transactions: pl.DataFrame, as_of: datetime |
     for part in (totals, _days(dated), _weeks(dated), _new_merchants(merchants), _recurring(merchants)):
         features = features.join(part, on=USER_ID, how="left", maintain_order="left")
     return features.with_columns(pl.col("days_since_purchase").fill_null(HISTORY_DAYS)).select(
-        USER_ID, *(pl.col(name).cast(pl.Float64).fill_null(0.0) for name in FEATURES)
+        USER_ID, *(pl.col(name).cast(pl.Float64).fill_null(0.0).round(DECIMALS) for name in FEATURES)
     )
 
 
 def _accounts(users: pl.DataFrame) -> pl.DataFrame:
     limit, balance = (_number(users, name) for name in ("credit_limit", "credit_balance"))
-    utilization = pl.when(limit > 0).then(balance.clip(lower_bound=0) / limit).otherwise(0.0)
+    utilization = pl.when(limit >= MIN_CREDIT_LIMIT).then(balance.clip(lower_bound=0) / limit).otherwise(0.0)
     return users.select(
-        pl.col("id").cast(pl.String).alias(USER_ID),
+        _key(users, "id").alias(USER_ID),
         limit.alias("credit_limit"),
         balance.alias("credit_balance"),
         utilization.alias("credit_utilization"),
@@ -156,10 +166,9 @@ def _accounts(users: pl.DataFrame) -> pl.DataFrame:
 
 def _columns(transactions: pl.DataFrame) -> pl.DataFrame:
     """Return the columns that features are made of, in the types they are made from."""
-    if "id" in transactions.columns:
-        transactions = transactions.unique("id", keep="first", maintain_order=True)
     rows = transactions.select(
-        pl.col(USER_ID).cast(pl.String),
+        *(("id",) if "id" in transactions.columns else ()),
+        _key(transactions, USER_ID),
         pl.col("amount").cast(pl.Float64, strict=False),
         *(_text(transactions, name) for name in _TEXT_COLUMNS),
         _upper(transactions, "transaction_type", PURCHASE),
@@ -233,6 +242,7 @@ def _merchants(dated: pl.DataFrame) -> pl.DataFrame:
     # Several charges of a merchant on one day are one visit, else two coffees would make a gap of no days.
     visits = (
         dated.filter(pl.col("merchant_name").is_not_null())
+        .with_columns(pl.col("merchant_name").str.strip_chars().str.to_lowercase())  # spellings of one merchant
         .group_by(USER_ID, "merchant_name", pl.col("at").dt.date().alias("day"))
         .agg(pl.col("amount").sum(), pl.col("age_days").max().alias("oldest"), pl.col("age_days").min().alias("newest"))
         .sort(USER_ID, "merchant_name", "day")
@@ -289,7 +299,13 @@ def _number(frame: pl.DataFrame, name: str) -> pl.Expr:
     if name not in frame.columns:
         return pl.lit(0.0)
     value = pl.col(name).cast(pl.Float64, strict=False)
-    return pl.when(value.is_finite()).then(value).otherwise(0.0)
+    return pl.when(value.abs() <= MAX_AMOUNT).then(value).otherwise(0.0)
+
+
+def _key(frame: pl.DataFrame, name: str) -> pl.Expr:
+    # pandas turns whole numbers into floats where one is missing: 7.0 is the key 7.
+    is_float = frame.schema[name].is_float()
+    return (pl.col(name).cast(pl.Int64, strict=False) if is_float else pl.col(name)).cast(pl.String)
 
 
 def _text(frame: pl.DataFrame, name: str) -> pl.Expr:
@@ -306,7 +322,8 @@ def _moment(frame: pl.DataFrame) -> pl.Expr:
         return pl.lit(None, pl.Datetime("us"))
     column, dtype = pl.col("transaction_date"), frame.schema["transaction_date"]
     if dtype == pl.String:
-        column = column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False).dt.replace_time_zone(None)
+        parsed = (column.str.to_datetime(each, time_unit="us", time_zone="UTC", strict=False) for each in _ISO_FORMATS)
+        column = pl.coalesce(*parsed).dt.replace_time_zone(None)
     elif isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return column.cast(pl.Datetime("us"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,12 +29,15 @@ from alertrec.storage import jobs, models
 from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedRun
 from alertrec.storage.models import ModelVersion
+from alertrec.storage.source import UserRange
 from alertrec.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 MIN_USERS = 10
 MIN_TRANSACTIONS = 100
+# A weekly run must find the model of the week before old enough, though that one started a little later than this.
+SLACK_DAYS = 0.5
 FROM_RULES = "alert rules"
 FROM_HEURISTICS = "heuristics"
 
@@ -67,7 +71,7 @@ class TrainingOutcome:
 def request_training(workspace: Workspace, *, force: bool = False, **arguments: Any) -> UUID:
     """Ask for a training, and return its job; one that waits, or is under way, is joined.
 
-    What is asked for here is added to one that waits; one that is under way goes on as it began.
+    What is asked for here is added to one that waits. One that is under way is joined if it does the same.
 
     Parameters
     ----------
@@ -81,10 +85,12 @@ def request_training(workspace: Workspace, *, force: bool = False, **arguments: 
     with transient_errors("a training was asked for"), workspace.engine.begin() as connection:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY + 1)))  # two who ask at once get one job
         wanted = {"force": True, **arguments} if force else arguments
-        if waiting := jobs.unfinished_run(connection, TRAINING):
-            jobs.add_arguments(connection, waiting, wanted)
-            return waiting
-        return jobs.ask_for_run(connection, TRAINING, wanted)
+        open_run = jobs.unfinished_run(connection, TRAINING)
+        if open_run is None or (open_run.under_way and not _answers(open_run.arguments, wanted)):
+            return jobs.ask_for_run(connection, TRAINING, wanted)
+        if not open_run.under_way:
+            jobs.add_arguments(connection, open_run.job_id, {**wanted, "request": "joined"})
+        return open_run.job_id
 
 
 def run_training(workspace: Workspace, progress: Progress = lambda *_: None) -> TrainingOutcome | None:
@@ -104,12 +110,15 @@ def run_training(workspace: Workspace, progress: Progress = lambda *_: None) -> 
             run = jobs.claim_run(connection, TRAINING)
         if run is None:
             return None
-        if run.attempt > jobs.MAX_ATTEMPTS:
-            return _finish(workspace, run, error=f"given up after {jobs.MAX_ATTEMPTS} attempts that never came back")
+        if run.n_lost >= jobs.MAX_LOST:
+            return _finish(workspace, run, error=f"given up after {run.n_lost} attempts that never came back")
         try:
             return _train(workspace, run, _reporting(workspace, run, progress))
-        except TransientError:
-            raise  # the run stays open, for the retry of its task or the next tick
+        except TransientError as error:
+            # The run stays open, for the retry of its task or the next tick.
+            with contextlib.suppress(TransientError), transient_errors("a training was given back"):
+                _release(workspace, run, str(error))
+            raise
         except AlertrecError as error:
             return _finish(workspace, run, error=str(error))
         except Exception as error:
@@ -129,13 +138,14 @@ def read_training_data(
     """
     features, enabled, n_rules = [], [], 0
     with workspace.engine.connect() as connection:
-        ranges = workspace.source.ranges(connection, workspace.settings.chunk_size)
-        for done, users in enumerate(ranges):
+        ranges = connection.execute(workspace.source.ranges(workspace.settings.chunk_size)).all()
+        for done, (_, first, last, _) in enumerate(ranges):
             progress("reading", done, len(ranges))
-            data = workspace.source.read(connection, users, as_of=as_of)
+            data = workspace.source.read(connection, UserRange(first, last), as_of=as_of)
+            connection.commit()  # a transaction over the whole of reading would hold back vacuum
             features.append(build_user_features(data.users, data.transactions, as_of=as_of))
             enabled.append(enabled_matrix(features[-1][USER_ID].to_list(), data.rules))
-            n_rules += data.rules.height
+            n_rules += data.rules.join(data.users, left_on="user_id", right_on="id", how="semi").height
     return _training_data(features, enabled, n_rules=n_rules, use_real_alerts=use_real_alerts)
 
 
@@ -144,7 +154,7 @@ def _train(workspace: Workspace, run: ClaimedRun, progress: Progress) -> Trainin
     arguments = run.arguments
     with workspace.engine.connect() as connection:
         now = jobs.database_time(connection)
-        if not arguments.get("force") and not is_due(connection, workspace.settings.retrain_days):
+        if not arguments.get("force") and not is_due(connection, workspace.settings.retrain_days - SLACK_DAYS):
             return _finish(
                 workspace, run, skipped=f"the champion is younger than {workspace.settings.retrain_days} days"
             )
@@ -173,7 +183,9 @@ def fit_model(data: TrainingData, *, n_neighbors: int = 5) -> AlertRecommenderMo
 def _training_data(
     features: list[pl.DataFrame], enabled: list[AlertMatrix], *, n_rules: int, use_real_alerts: bool
 ) -> TrainingData:
-    everyone = pl.concat(features) if features else pl.DataFrame({USER_ID: [], "amount_count": []})
+    everyone = (
+        pl.concat(features) if features else pl.DataFrame(schema={USER_ID: pl.String, "amount_count": pl.Float64})
+    )
     spends = (everyone["amount_count"] > 0).to_numpy()
     n_users, n_transactions = int(spends.sum()), int(everyone["amount_count"].sum() or 0)
     if n_users < MIN_USERS or n_transactions < MIN_TRANSACTIONS:
@@ -252,6 +264,16 @@ def _finish(
         jobs.finish_run(connection, run, result={"skipped": skipped} if skipped else None, error=error)
     logger.info("training ended without a model", extra={"action": "training_ended", "reason": skipped or error})
     return TrainingOutcome(run.job_id, skipped=skipped, error=error)
+
+
+def _release(workspace: Workspace, run: ClaimedRun, reason: str) -> None:
+    with workspace.engine.begin() as connection:
+        jobs.release_run(connection, run, error=reason)
+
+
+def _answers(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether a training under way, with these arguments, is what somebody wants."""
+    return all(given.get(name) == value for name, value in wanted.items() if name not in {"force", "promoted_by"})
 
 
 def _reporting(workspace: Workspace, run: ClaimedRun, progress: Progress) -> Progress:

@@ -27,9 +27,14 @@ def get_alert_columns() -> list[str]:
     return list(ALERT_KEYS)
 
 
-def resolve_alert_type(alert_type: str | None, natural_language_query: str | None) -> str | None:
-    """Return the type of a rule: the typed column decides; without one, the text does; None if neither tells."""
-    return alert_type if alert_type in ALERT_KEYS else classify(natural_language_query)
+def resolve_alert_type(alert_type: object, natural_language_query: object) -> str | None:
+    """Return the type of a rule: the typed column decides; without one, the text does; None if neither tells.
+
+    What is not a text, such as the NaN that pandas puts for a missing one, tells nothing.
+    """
+    if isinstance(alert_type, str) and alert_type in ALERT_KEYS:
+        return alert_type
+    return classify(natural_language_query) if isinstance(natural_language_query, str) else None
 
 
 def extract_alert_types_from_rules(rules: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -52,7 +57,9 @@ def extract_alert_types_from_rules(rules: Iterable[Mapping[str, Any]]) -> dict[s
     return {key: int(key in found) for key in ALERT_KEYS}
 
 
-def enabled_matrix(user_ids: Sequence[str], rules: pl.DataFrame) -> AlertMatrix:
+def enabled_matrix(
+    user_ids: Sequence[str], rules: pl.DataFrame, alert_columns: Sequence[str] = ALERT_KEYS
+) -> AlertMatrix:
     """Return which alerts these users have switched on.
 
     Parameters
@@ -60,17 +67,18 @@ def enabled_matrix(user_ids: Sequence[str], rules: pl.DataFrame) -> AlertMatrix:
     user_ids : length n_users, without repetition
     rules : frame with `user_id`, `alert_type`, `natural_language_query`, active rules only
         Rules of other users, and rules whose type nothing tells, are left out.
+    alert_columns : keys of the columns of the result, which a model may have in another order than the catalogue
 
     Returns
     -------
     bool array, shape (n_users, n_alerts)
     """
     row_of = {user_id: row for row, user_id in enumerate(user_ids)}
-    column_of = {key: column for column, key in enumerate(ALERT_KEYS)}
-    enabled = np.zeros((len(user_ids), len(ALERT_KEYS)), dtype=bool)
+    column_of = {key: column for column, key in enumerate(alert_columns)}
+    enabled = np.zeros((len(user_ids), len(alert_columns)), dtype=bool)
     for user_id, alert_type, query in rules.select(USER_ID, "alert_type", "natural_language_query").iter_rows():
         key = resolve_alert_type(alert_type, query)
-        if key is not None and user_id in row_of:
+        if key in column_of and user_id in row_of:
             enabled[row_of[user_id], column_of[key]] = True
     return enabled
 
@@ -108,7 +116,7 @@ def merge_real_alert_labels(user_features_df: Frame, user_alerts_df: Frame) -> F
     features, alerts = _to_polars(user_features_df), _to_polars(user_alerts_df)
     bare = pl.col("alert_type").cast(pl.String)
     key = pl.when(bare.str.starts_with(_PREFIX)).then(bare).otherwise(pl.lit(_PREFIX) + bare)
-    enabled = alerts.filter(pl.col("enabled").cast(pl.Float64) > 0).select(
+    enabled = alerts.filter(pl.col("enabled").cast(pl.Float64).fill_nan(0) > 0).select(
         pl.col(USER_ID).cast(pl.String),
         key.alias("alert_type"),
         pl.lit(None, pl.String).alias("natural_language_query"),
@@ -126,7 +134,7 @@ def _heuristic_column(features: pl.DataFrame, rule: HeuristicLabel | None) -> Al
     values = features[rule.feature].to_numpy()
     if rule.at_least is not None:
         return np.asarray(values >= rule.at_least)
-    return np.asarray((values >= np.quantile(values, HEURISTIC_QUANTILE)) & (values.max() > 0))
+    return np.asarray((values >= np.quantile(values, HEURISTIC_QUANTILE)) & (values > 0))
 
 
 def _to_polars(frame: pd.DataFrame | pl.DataFrame) -> pl.DataFrame:

@@ -78,8 +78,11 @@ def build_lists(
     """
     features = build_user_features(users, transactions, as_of=edition.as_of)
     user_ids = features[USER_ID].to_list()
-    enabled = enabled_matrix(user_ids, rules)
-    away = enabled_matrix(user_ids, dismissed.with_columns(pl.lit(None, pl.String).alias("natural_language_query")))
+    enabled = enabled_matrix(user_ids, rules, model.alert_columns)
+    typed = dismissed.with_columns(pl.lit(None, pl.String).alias("natural_language_query"))
+    # A type that the catalogue has dropped since the training has no words to be offered in.
+    gone = np.array([key not in BY_KEY for key in model.alert_columns])
+    away = enabled_matrix(user_ids, typed, model.alert_columns) | gone
     scores = model.score(
         user_ids,
         features.select(model.feature_columns).to_numpy(),
@@ -181,15 +184,15 @@ def _item(
         "category": entry.category,
         # Until value enters the ranking, how sure we are is all that sets one offer above another.
         "priority": confidence,
-        "reasoning": reasoning(entry, n_similar=n_similar, features=features),
+        "reasoning": reasoning(entry, probability=probability, n_similar=n_similar, features=features),
         "recommendation_id": str(uuid.uuid5(_NAMESPACE, json.dumps([user_id, entry.key, model_version]))),
     }
 
 
-def reasoning(entry: AlertType, *, n_similar: int, features: Mapping[str, float]) -> str:
+def reasoning(entry: AlertType, *, probability: float, n_similar: int, features: Mapping[str, float]) -> str:
     """Return why, in a sentence for the customer: about their own spending, or that nothing is known of it yet."""
     if n_similar == 0:
-        return "Many customers keep this alert on. It will be fitted to your spending once there are purchases."
+        return f"{probability:.0%} of customers have this alert on; what you buy will shape this list."
     return entry.evidence.format(**features)
 
 

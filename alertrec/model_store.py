@@ -6,6 +6,7 @@ cache and read there. Which version is champion stands in the database, not here
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -84,10 +85,14 @@ class ModelStore:
         with tempfile.TemporaryDirectory() as scratch:
             part = Path(scratch) / version
             sha256 = write_artifact(part, card, arrays)
-            # The card goes last: a version without a card is not there yet.
-            for path in sorted(part.iterdir(), key=lambda path: path.name == CARD):
-                self._fs.makedirs(self._path(version), exist_ok=True)
-                self._fs.put_file(str(path), self._path(version, path.name))
+            self._fs.makedirs(self._path(version), exist_ok=True)
+            try:
+                # The card goes last: a version without a card is not there yet.
+                for path in sorted(part.iterdir(), key=lambda path: path.name == CARD):
+                    self._fs.put_file(str(path), self._path(version, path.name))
+            except BaseException:
+                self.delete(version)
+                raise
         return sha256
 
     def _download(self, version: str, copy: Path, *, sha256: str) -> None:
@@ -97,9 +102,10 @@ class ModelStore:
             self._fs.get_file(self._path(version, CARD), str(part / CARD))
             for name in parse_card(version, (part / CARD).read_bytes(), sha256=sha256)["files"]:
                 self._fs.get_file(self._path(version, name), str(part / name))
-            if not copy.exists():
-                part.rename(copy)
+            part.rename(copy)
         except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+                return  # another process fetched the same version meanwhile
             raise ModelStoreError(version, f"cannot be fetched: {error.strerror or error}") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)

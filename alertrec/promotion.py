@@ -35,23 +35,28 @@ def promote(workspace: Workspace, version: str, *, promoted_by: str) -> None:
 def roll_back(workspace: Workspace, *, promoted_by: str) -> str:
     """Make the champion before the present one champion again, and return its version.
 
+    The present one is not gone back to by a second rollback; `promote` can still name it.
+
     Raises
     ------
     NoChampionError, DataError, ModelStoreError
         If there is no champion; none before it; or that one is not as it was saved.
     """
-    with workspace.engine.connect() as connection:
+    with workspace.engine.begin() as connection:
         present = models.champion(connection)
         if present is None:
             raise NoChampionError
         earlier = [each for each in models.promoted_before(connection, present.version) if _is_before(each, present)]
-    if not earlier:
-        raise DataError(f"no model was champion before {present.version}; there is nothing to roll back to")
-    promote(workspace, earlier[0].version, promoted_by=promoted_by)
+        if not earlier:
+            raise DataError(f"no model was champion before {present.version}; there is nothing to roll back to")
+        workspace.champions.load(earlier[0])
+        models.roll_back(connection, present.version, earlier[0].version)
+    facts = {"model_version": earlier[0].version, "promoted_by": promoted_by}
+    logger.info("model rolled back", extra={"action": "model_rolled_back", **facts})
     return earlier[0].version
 
 
-def is_due(connection: Connection, days: int) -> bool:
+def is_due(connection: Connection, days: float) -> bool:
     """Return whether there is no champion, or it was trained at least `days` ago."""
     champion = models.champion(connection)
     return champion is None or jobs.database_time(connection) - champion.created_at >= timedelta(days=days)

@@ -90,7 +90,7 @@ class AlertRecommenderModel:
     ----------
     is_trained : bool
     user_ids : list of str
-        The users of the training data, in the order of its rows.
+        The users that the model remembers, ascending: those that can be somebody's neighbours.
     card : dict
         How the model came about: parameters, columns, counts, versions.
     """
@@ -135,10 +135,11 @@ class AlertRecommenderModel:
         order = sorted(range(len(user_ids)), key=user_ids.__getitem__)
         neighbours = KNeighbours(**parameters).fit(features[order], labels[order])
         self._popularity = Popularity().fit(features, labels)
-        self._adopt([user_ids[row] for row in order], neighbours)
+        self._adopt([user_ids[order[row]] for row in neighbours.reference_rows_], neighbours)
         self.card = {
             "algorithm": neighbours.name,
             "parameters": parameters,
+            "n_users": len(user_ids),
             "feature_columns": list(self.feature_columns),
             "alert_columns": list(self.alert_columns),
         }
@@ -214,7 +215,13 @@ class AlertRecommenderModel:
         }
 
     def save_model(self, model_path: str | Path | None = None) -> Path:
-        """Write the model to a directory, replacing one that is there, and return its path."""
+        """Write the model to a directory, replacing a model that is there, and return its path.
+
+        Raises
+        ------
+        NotFittedError, ModelStoreError
+            Before `train` or `load_model`; if the path is something else than a model, which is left as it is.
+        """
         self._check_trained()
         path = Path(model_path) if model_path is not None else self.model_path
         write_artifact(path, self.card, self.to_arrays())
@@ -228,8 +235,7 @@ class AlertRecommenderModel:
         ModelStoreError
             If a file is missing or altered; the model stays as it was.
         """
-        path = Path(model_path) if model_path is not None else self.model_path
-        return self._restore(*read_artifact(path))
+        return self._restore(*read_artifact(Path(model_path) if model_path is not None else self.model_path))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything learnt, as named arrays without objects."""
@@ -254,7 +260,7 @@ class AlertRecommenderModel:
 
     def _adopt(self, user_ids: list[str], neighbours: KNeighbours) -> None:
         self.user_ids, self._neighbours = user_ids, neighbours
-        self._row_of = {user_id: row for row, user_id in enumerate(user_ids)}
+        self._row_of = dict(zip(user_ids, neighbours.reference_rows_.tolist(), strict=True))
         self.is_trained = True
 
     def _check_trained(self) -> None:
@@ -270,9 +276,14 @@ class AlertRecommenderModel:
     def _enabled(self, user_id: str, row: UserFrame) -> AlertMatrix:
         if any(column in row.columns for column in self.alert_columns):
             return _label_matrix(row, self.alert_columns)
-        trained_on = np.flatnonzero(self._neighbours.reference_rows_ == self._row_of.get(user_id, -1))
-        none = np.zeros((1, len(self.alert_columns)), dtype=bool)
-        return self._neighbours.labels_[trained_on] if len(trained_on) else none
+        if user_id in self._row_of:
+            return self._neighbours.labels_[np.flatnonzero(self._neighbours.reference_rows_ == self._row_of[user_id])]
+        if self.card["n_users"] > len(self.user_ids):
+            raise DataError(
+                f"what user {user_id!r} has enabled is not known: the frame has no alert columns, and the model "
+                f"remembers {len(self.user_ids)} of {self.card['n_users']} users; add the alert columns"
+            )
+        return np.zeros((1, len(self.alert_columns)), dtype=bool)
 
     def _recommendation(self, alert: int, probability: float, n_similar: int) -> RecommendedAlert:
         return {
@@ -286,7 +297,7 @@ class AlertRecommenderModel:
         knn = self._neighbours
         return [
             {
-                "user_id": self.user_ids[knn.reference_rows_[reference]],
+                "user_id": self.user_ids[reference],
                 "similarity_score": float(similarity),
                 "enabled_alerts": [self.alert_columns[alert] for alert in np.flatnonzero(knn.labels_[reference])],
             }

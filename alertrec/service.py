@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from alertrec.errors import AlertrecError, DataError, TransientError, UnknownUserError
+from alertrec.errors import (
+    AlertrecError,
+    DataError,
+    ModelStoreError,
+    NoChampionError,
+    TransientError,
+    UnknownUserError,
+)
 from alertrec.lists import Edition, Lists, build_lists
 from alertrec.schedule import REFRESH
-from alertrec.storage import jobs
+from alertrec.storage import jobs, models
 from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedChunk
 from alertrec.storage.lists import delete_list, write_lists
@@ -22,6 +31,8 @@ from alertrec.task_names import REFRESH_CHUNK
 from alertrec.workspace import Champion, Enqueue, Workspace
 
 logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]  # step, done, of
 
 ALL_USERS = "all"
 # Longer than the hard limit of the task, so that a chunk that is worked on is never claimed by another worker.
@@ -81,18 +92,20 @@ def request_refresh(
 
     Raises
     ------
-    DataError
-        If the scope is not one that can be refreshed.
+    DataError, NoChampionError
+        If the scope is not one that can be refreshed; if there is no model yet to refresh with.
     """
     if scope != ALL_USERS:
         raise DataError(f"the scope of a refresh is {ALL_USERS!r}, not {scope!r}")
     with transient_errors("a refresh was asked for"), workspace.engine.begin() as connection:
+        if models.champion(connection) is None:
+            raise NoChampionError
         arguments = {"scope": scope, "as_of": as_of.isoformat() if as_of else None}
         return jobs.ask_for_run(connection, REFRESH, arguments, request_id=request_id)
 
 
 def plan_refresh(workspace: Workspace, job_id: UUID, enqueue: Enqueue) -> int:
-    """Write the chunks of a refresh and enqueue them; planned already, only what was never enqueued is.
+    """Write the chunks of a refresh and enqueue them. Planned already, nothing happens: what was lost, a tick finds.
 
     Returns
     -------
@@ -100,12 +113,7 @@ def plan_refresh(workspace: Workspace, job_id: UUID, enqueue: Enqueue) -> int:
         The number of chunks.
     """
     with transient_errors("a refresh was planned"), workspace.engine.begin() as connection:
-        n_chunks = jobs.plan_chunks(
-            connection,
-            job_id,
-            users_relation=workspace.source.users.fullname,
-            chunk_size=workspace.settings.chunk_size,
-        )
+        n_chunks = jobs.plan_chunks(connection, job_id, workspace.source.ranges(workspace.settings.chunk_size))
         jobs.finish_refresh_if_complete(connection, job_id)
         unpublished = jobs.publish_chunks(connection, job_id)
     # After the commit: a worker that is quicker than we are must find the rows.
@@ -140,7 +148,7 @@ def refresh_chunk(workspace: Workspace, job_id: UUID, chunk: int, *, claimed_by:
         claim = jobs.claim_chunk(connection, job_id, chunk, claimed_by=claimed_by, lease_seconds=CHUNK_LEASE_SECONDS)
         if claim is None:
             return None
-        if claim.attempt > jobs.MAX_ATTEMPTS:
+        if claim.n_lost >= jobs.MAX_LOST:
             _give_up(connection, claim)
             return None
     n_users = _refresh_claimed(workspace, claim)
@@ -148,13 +156,24 @@ def refresh_chunk(workspace: Workspace, job_id: UUID, chunk: int, *, claimed_by:
     return n_users
 
 
-def refresh_locally(workspace: Workspace, *, as_of: datetime | None = None) -> UUID:
-    """Refresh everybody in this process, and return the job; the same rows and the same code as on workers."""
+def refresh_locally(
+    workspace: Workspace, *, as_of: datetime | None = None, progress: Progress = lambda *_: None
+) -> UUID:
+    """Refresh everybody in this process, and return the job; the same rows and the same code as on workers.
+
+    A chunk that fails does not stop the others; the job tells of it.
+    """
     job_id = request_refresh(workspace, as_of=as_of)
     chunks: list[int] = []
     plan_refresh(workspace, job_id, lambda _task, _job_id, chunk: chunks.append(chunk))
-    for chunk in chunks:
-        refresh_chunk(workspace, job_id, chunk, claimed_by=f"local:{job_id}")
+    for done, chunk in enumerate(chunks):
+        progress("refreshing", done, len(chunks))
+        try:
+            refresh_chunk(workspace, job_id, chunk, claimed_by=f"local:{job_id}")
+        except TransientError:
+            raise
+        except Exception:
+            logger.exception("a chunk failed", extra={"action": "chunk_failed", "job_id": str(job_id)})
     return job_id
 
 
@@ -169,25 +188,38 @@ def _refresh_claimed(workspace: Workspace, claim: ClaimedChunk) -> int | None:
                 return None
             jobs.finish_refresh_if_complete(connection, claim.job_id)
     except TransientError as error:
-        with workspace.engine.begin() as connection:
-            jobs.release_chunk(connection, claim, error=str(error))
+        _release(workspace, claim, str(error))
         raise
+    except ModelStoreError as error:
+        # Out of reach for this worker, it may not be for the next one, or in a minute.
+        _release(workspace, claim, str(error))
+        raise TransientError(f"no model can be read: {error}") from error
     except Exception as error:
         _fail(workspace, claim, error)
         raise
     return n_users
 
 
+def _release(workspace: Workspace, claim: ClaimedChunk, reason: str) -> None:
+    """Give the chunk back if the database lets us; else its lease will."""
+    with (
+        contextlib.suppress(TransientError),
+        transient_errors("a chunk was given back"),
+        workspace.engine.begin() as connection,
+    ):
+        jobs.release_chunk(connection, claim, error=reason)
+
+
 def _fail(workspace: Workspace, claim: ClaimedChunk, error: Exception) -> None:
     """Mark the chunk as failed; what an unexpected error says may name a customer, so only its kind is kept."""
     reason = str(error) if isinstance(error, AlertrecError) else type(error).__name__
-    with workspace.engine.begin() as connection:
+    with transient_errors("a chunk was marked as failed"), workspace.engine.begin() as connection:
         jobs.finish_chunk(connection, claim, error=reason)
         jobs.finish_refresh_if_complete(connection, claim.job_id)
 
 
 def _give_up(connection: Connection, claim: ClaimedChunk) -> None:
-    reason = f"given up after {jobs.MAX_ATTEMPTS} attempts that never came back"
+    reason = f"given up after {claim.n_lost} attempts that never came back"
     jobs.finish_chunk(connection, claim, error=reason)
     jobs.finish_refresh_if_complete(connection, claim.job_id)
     _log("chunk_given_up", job_id=str(claim.job_id), n_attempts=claim.attempt)

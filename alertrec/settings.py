@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from alertrec.errors import ConfigError
 
@@ -21,16 +21,26 @@ def _text(value: str) -> str:
     return value.strip()
 
 
+def _split(value: str, expected: str) -> SplitResult:
+    try:
+        return urlsplit(value)
+    except ValueError:
+        raise ValueError(expected) from None  # the reason given there quotes the value, password and all
+
+
 def _database_url(value: str) -> str:
-    parts = urlsplit(value)
+    expected = "a URL like postgresql://user:password@host:5432/database"
+    parts = _split(value, expected)
     if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not parts.path.strip("/"):
-        raise ValueError("a URL like postgresql://user:password@host:5432/database")
+        raise ValueError(expected)
     return "postgresql://" + value.partition("://")[2]
 
 
 def _redis_url(value: str) -> str:
-    if urlsplit(value).scheme not in {"redis", "rediss"} or not urlsplit(value).hostname:
-        raise ValueError("a URL like redis://:password@host:6379/0, or rediss:// with TLS")
+    expected = "a URL like redis://:password@host:6379/0, or rediss:// with TLS"
+    parts = _split(value, expected)
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+        raise ValueError(expected)
     return value
 
 
@@ -91,7 +101,7 @@ class Settings:
     )
     threshold: float = _setting(0.4, _share, "an alert is offered from this probability on")
     max_items: int = _setting(5, _positive_int, "most recommendations in one list")
-    list_ttl_hours: int = _setting(24, _positive_int, "hours for which a list is current")
+    list_ttl_hours: int = _setting(48, _positive_int, "hours for which a list is current: one nightly refresh may fail")
     retrain_days: int = _setting(7, _positive_int, "age in days from which the champion is retrained")
     dismissed_days: int = _setting(30, _positive_int, "days for which a dismissed recommendation stays away")
     chunk_size: int = _setting(2000, _positive_int, "users in one chunk of a batch refresh")

@@ -7,13 +7,16 @@ the broker, to Beat or to a worker, the next tick brings the work back.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
+from alertrec.errors import AlertrecError
 from alertrec.schedule import CLEANUP, REFRESH, SCHEDULE, TRAINING
 from alertrec.service import ALL_USERS
 from alertrec.storage import actions, jobs, lists, models
 from alertrec.storage.database import transient_errors
+from alertrec.storage.jobs import ClaimedRun
 from alertrec.task_names import (
     CLEANUP_EXPIRED,
     PROCESS_ACTIONS,
@@ -41,6 +44,8 @@ def tick(workspace: Workspace, enqueue: Enqueue) -> None:
         lost_runs = {job: jobs.lost_runs(connection, job, after_seconds=LOST_AFTER_SECONDS) for job in SCHEDULE}
         lost_chunks = jobs.lost_chunks(connection, after_seconds=LOST_AFTER_SECONDS)
         n_actions = actions.count_unprocessed(connection)
+        for job_id in jobs.running_refreshes(connection):
+            jobs.finish_refresh_if_complete(connection, job_id)
     for job_id in lost_runs[REFRESH]:
         enqueue(REFRESH_RECOMMENDATIONS, ALL_USERS, str(job_id))
     for job_id in lost_runs[TRAINING]:
@@ -69,15 +74,29 @@ def clean_up(workspace: Workspace) -> dict[str, int]:
     return deleted
 
 
-def run_cleanup(workspace: Workspace) -> dict[str, int] | None:
-    """Clean up, under the job's row where one waits."""
+def run_cleanup(workspace: Workspace) -> dict[str, int]:
+    """Clean up, under the job's row where one waits, and return how much of each kind was deleted."""
     with transient_errors("a cleanup was claimed"), workspace.engine.begin() as connection:
         run = jobs.claim_run(connection, CLEANUP)
-    deleted = clean_up(workspace)
-    if run is not None:
-        with transient_errors("a cleanup was finished"), workspace.engine.begin() as connection:
-            jobs.finish_run(connection, run, result=deleted)
+    if run is None:
+        return clean_up(workspace)
+    if run.n_lost >= jobs.MAX_LOST:
+        _finish_cleanup(workspace, run, error=f"given up after {run.n_lost} attempts that never came back")
+        return {}
+    try:
+        deleted = clean_up(workspace)
+    except Exception as error:
+        _finish_cleanup(workspace, run, error=str(error) if isinstance(error, AlertrecError) else type(error).__name__)
+        raise
+    _finish_cleanup(workspace, run, result=deleted)
     return deleted
+
+
+def _finish_cleanup(
+    workspace: Workspace, run: ClaimedRun, *, result: Mapping[str, int] | None = None, error: str | None = None
+) -> None:
+    with transient_errors("a cleanup was finished"), workspace.engine.begin() as connection:
+        jobs.finish_run(connection, run, result=result, error=error)
 
 
 def _start_due(connection: Connection) -> None:
@@ -102,6 +121,7 @@ def _delete_old_models(workspace: Workspace) -> int:
     for version in old:
         # The row goes first: files without a row harm nobody, a row without files would be refused as damaged.
         with workspace.engine.begin() as connection:
-            models.delete_version(connection, version)
-        workspace.store.delete(version)
+            removed = models.delete_version(connection, version)
+        if removed:  # else it was promoted meanwhile
+            workspace.store.delete(version)
     return len(old)

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
+from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
+from celery.exceptions import CeleryError
 from celery.result import AsyncResult
 from celery.utils import uuid
 from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from alertrec.errors import AlertrecError, QueueUnavailableError, TransientError
+from alertrec.errors import AlertrecError, DataError, QueueUnavailableError, TransientError, UnknownUserError
 
 # A waiting request for a user's list stands for all that come meanwhile; after this, a lost one is asked for again.
 _WAITING_SECONDS = 60
 _TIMEOUT_SECONDS = 0.75
 
 
-class OutOfMemoryError(AlertrecError):
-    """A task needed more memory than there is; raised in place of MemoryError, which would end the whole worker."""
+class TaskFailedError(AlertrecError):
+    """A task failed in a way that nobody foresaw; says what kind of error came from where, and not what it said."""
+
+    def __init__(self, task: str, kind: str, place: str) -> None:
+        super().__init__(task, kind, place)
+        self.task, self.kind, self.place = task, kind, place
+
+    def __str__(self) -> str:
+        return f"{self.task} failed with {self.kind} at {self.place}"
 
 
 if TYPE_CHECKING:
@@ -47,16 +59,23 @@ class AlertrecTask(_Task):
     retry_backoff = 1
     retry_backoff_max = 60
     retry_jitter = True
-    max_retries = 5
+    max_retries: int | None = 3
     default_retry_delay = 5  # after a lost worker
     shows_arguments = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, and let a lack of memory be an ordinary failure of this one task."""
+        """Run, and let only such errors out as tell nothing of a customer: they go to logs, events and Flower.
+
+        MemoryError would end the whole worker; it becomes an ordinary failure of this one task.
+        """
         try:
             return super().__call__(*args, **kwargs)
-        except MemoryError as error:
-            raise OutOfMemoryError(f"{self.name} ran out of memory") from error
+        except UnknownUserError:
+            raise DataError(f"{self.name} was asked for a user that is not known") from None
+        except (AlertrecError, CeleryError, SoftTimeLimitExceeded):
+            raise
+        except Exception as error:
+            raise TaskFailedError(self.name, type(error).__name__, _place(error)) from None
 
     def apply_async(  # type: ignore[override]  # the stub lists each option by name
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -77,6 +96,26 @@ class AlertrecTask(_Task):
             raise QueueUnavailableError(f"the broker did not take {self.name}: {_first_line(error)}") from error
 
 
+class EventTask(AlertrecTask):
+    """A task with an event as its only argument, which gets its id and time when it is sent.
+
+    Its message is all that there is of the event: it is tried until the database takes it.
+    """
+
+    max_retries = None
+
+    def apply_async(  # type: ignore[override]  # the stub lists each option by name
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> _Result:
+        """Send the task; delivered twice, it is one event."""
+        given = [*(args or ()), *(kwargs or {}).values()]
+        if len(given) == 1 and isinstance(given[0], dict):
+            defaults = {"event_id": uuid(), "occurred_at": datetime.now(UTC).isoformat()}
+            known = {name: value for name, value in given[0].items() if value is not None}
+            given = [{**defaults, **known}]
+        return super().apply_async(given, None, **options)
+
+
 class OncePerUserTask(AlertrecTask):
     """A task with a user's id as its only argument, sent once while it waits."""
 
@@ -84,12 +123,17 @@ class OncePerUserTask(AlertrecTask):
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> _Result:
         """Send the task, unless the same one waits already; then that one's result is returned."""
-        (user_id,) = [*(args or ()), *(kwargs or {}).values()]
+        given = [*(args or ()), *(kwargs or {}).values()]
+        if len(given) != 1 or not isinstance(given[0], str):
+            raise DataError(f"{self.name} takes one argument, the user's id as a text")
+        user_id = given[0]
         key, task_id = self._waiting_key(user_id), options.setdefault("task_id", uuid())
         try:
-            if not broker_client(self.app.conf.broker_url).set(key, task_id, nx=True, ex=_WAITING_SECONDS):
-                waiting = broker_client(self.app.conf.broker_url).get(key)
-                return AsyncResult(str(waiting or task_id), app=self.app)
+            client = broker_client(self.app.conf.broker_url)
+            if not client.set(key, task_id, nx=True, ex=_WAITING_SECONDS):
+                waiting = str(client.get(key) or task_id)
+                if waiting != task_id:  # its own mark must not hold back a retry
+                    return AsyncResult(waiting, app=self.app)
             return super().apply_async(args, kwargs, **options)
         except QueueUnavailableError:
             with contextlib.suppress(redis.RedisError):
@@ -100,7 +144,8 @@ class OncePerUserTask(AlertrecTask):
 
     def begin(self, user_id: str) -> None:
         """Say that the work has begun: a request from now on is about a newer state, and is sent again."""
-        broker_client(self.app.conf.broker_url).delete(self._waiting_key(user_id))
+        with contextlib.suppress(redis.RedisError):  # the mark ends by itself; the work is what matters
+            broker_client(self.app.conf.broker_url).delete(self._waiting_key(user_id))
 
     def _waiting_key(self, user_id: str) -> str:
         return f"{self.name}:waiting:{user_id}"
@@ -116,6 +161,12 @@ def broker_client(url: str) -> redis.Redis:
         socket_connect_timeout=_TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def _place(error: Exception) -> str:
+    """Return the module and line that an error comes from."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def _first_line(error: Exception) -> str:

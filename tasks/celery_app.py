@@ -22,11 +22,9 @@ def _prepare_worker(conf: Any, **_: Any) -> None:
     """Before the worker connects or forks; the libraries concerned are loaded only in its children."""
     for variable in _ONE_THREAD:
         os.environ.setdefault(variable, "1")
-    conf.broker_transport_options = {
-        **conf.broker_transport_options,
-        "socket_timeout": WORKER_SOCKET_TIMEOUT,
-        "socket_connect_timeout": WORKER_SOCKET_TIMEOUT,
-    }
+    options = {name: value for name, value in conf.broker_transport_options.items() if name != "max_retries"}
+    timeouts = {"socket_timeout": WORKER_SOCKET_TIMEOUT, "socket_connect_timeout": WORKER_SOCKET_TIMEOUT}
+    conf.broker_transport_options = options | timeouts
 
 
 @signals.worker_process_init.connect

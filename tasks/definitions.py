@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from alertrec import task_names
-from tasks.base import AlertrecTask, OncePerUserTask, broker_client
+from tasks.base import AlertrecTask, EventTask, OncePerUserTask, broker_client
 from tasks.celery_app import app
 from tasks.process import workspace
 
@@ -31,7 +31,7 @@ def generate_recommendations(self: OncePerUserTask, user_id: str) -> None:
     service.generate_recommendations(workspace(), user_id)
 
 
-@app.task(name=task_names.LOG_ALERT_ACTION, base=AlertrecTask, time_limit=60, soft_time_limit=45)
+@app.task(name=task_names.LOG_ALERT_ACTION, base=EventTask, time_limit=60, soft_time_limit=45)
 def log_alert_action(event: dict[str, Any]) -> None:
     """Store what a user did, once for each `event_id`, and have it applied."""
     from alertrec import actions

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from rich.markup import escape
 
 from alertrec.cli.common import AsOfOption, JsonOption, console, parse_as_of, print_json, settings
 from alertrec.cli.progress import Report, follow, progress_bars
@@ -58,7 +59,7 @@ def refresh(local: LocalOption = False, as_of: AsOfOption = None, as_json: JsonO
     moment = parse_as_of(as_of)
     with opened(settings()) as workspace, progress_bars() as report:
         if local:
-            job_id = service.refresh_locally(workspace, as_of=moment)
+            job_id = service.refresh_locally(workspace, as_of=moment, progress=report)
         else:
             job_id = service.request_refresh(workspace, as_of=moment)
             send(workspace, REFRESH_RECOMMENDATIONS, service.ALL_USERS, str(job_id))
@@ -88,7 +89,7 @@ def recommend(user: str, as_of: AsOfOption = None, as_json: JsonOption = False) 
 
 def print_list(user: str, recommendation_type: str, items: Any) -> None:
     """Print what a user is offered and why."""
-    console.print(f"\n[bold]{user}[/]  [dim]{recommendation_type}[/]")
+    console.print(f"\n[bold]{escape(user)}[/]  [dim]{recommendation_type}[/]", highlight=False)
     if not items:
         console.print("  nothing: this user has or has dismissed every alert")
     for item in items:

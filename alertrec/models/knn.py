@@ -74,8 +74,9 @@ class KNeighbours:
         if len(features) == 0:
             raise DataError("knn needs at least one user to train on; got none")
         _refuse_infinities(features)
-        scaler = StandardScaler().fit(features)  # leaves NaN out of means and deviations
-        self.mean_, self.scale_ = np.nan_to_num(scaler.mean_), np.nan_to_num(scaler.scale_, nan=1.0)
+        # NaN is left out of means and deviations; a feature that nobody has counts as one that never varies.
+        scaler = StandardScaler().fit(np.where(np.isnan(features).all(axis=0), 0.0, features))
+        self.mean_, self.scale_ = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
         n_kept = min(len(features), self.max_reference)
         self.reference_rows_ = np.linspace(0, len(features) - 1, n_kept).astype(np.intp)
         self.reference_ = self._direction(features[self.reference_rows_])
@@ -95,6 +96,8 @@ class KNeighbours:
         DataError
             If the number of features is not that of training, or one is infinite.
         """
+        if n_neighbors < 1:
+            raise DataError(f"the number of neighbours is at least 1, not {n_neighbors}")
         if features.shape[1] != len(self.mean_):
             raise DataError(f"got {features.shape[1]} features; the model was trained on {len(self.mean_)}")
         _refuse_infinities(features)
@@ -140,6 +143,8 @@ class KNeighbours:
 
     def _direction(self, features: FeatureMatrix) -> FeatureMatrix:
         standardised = (np.where(np.isnan(features), self.mean_, features) - self.mean_) / self.scale_
+        # Only the direction counts; brought to at most 1 first, the squares of huge values do not overflow.
+        standardised /= np.maximum(np.abs(standardised).max(axis=1, keepdims=True, initial=0.0), 1.0)
         length = np.linalg.norm(standardised, axis=1, keepdims=True)
         return np.asarray(np.divide(standardised, length, out=np.zeros_like(standardised), where=length > 0))
 

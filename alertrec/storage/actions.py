@@ -8,9 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningInsert
 
-from alertrec.storage.tables import alert_actions
+from alertrec.storage.tables import alert_actions, recommendations
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,27 @@ class AlertAction:
     recommendation_id: UUID | None = None
 
 
-def insert_action(action: AlertAction) -> Insert:
-    """Return the statement that logs an action; executed twice, it logs once."""
-    return insert(alert_actions).values(action.__dict__).on_conflict_do_nothing(index_elements=["event_id"])
+def insert_action(action: AlertAction) -> ReturningInsert[tuple[UUID]]:
+    """Return the statement that logs an action; executed twice, it logs once, and then returns no row.
+
+    The type of an action on a recommendation is that of the recommendation, where the caller names none.
+    """
+    offered = select(recommendations.c.alert_type).where(
+        recommendations.c.recommendation_id == action.recommendation_id, recommendations.c.user_id == action.user_id
+    )
+    values = {**action.__dict__, "alert_type": func.coalesce(action.alert_type, offered.scalar_subquery())}
+    statement = insert(alert_actions).values(values).on_conflict_do_nothing(index_elements=["event_id"])
+    return statement.returning(alert_actions.c.event_id)
 
 
 _TAKE = text("""
-    UPDATE alertrec.alert_actions SET processed_at = clock_timestamp()
-    WHERE event_id IN (
+    WITH taken AS MATERIALIZED (
         SELECT event_id FROM alertrec.alert_actions WHERE processed_at IS NULL
         ORDER BY recorded_at LIMIT :limit FOR UPDATE SKIP LOCKED
     )
-    RETURNING user_id
+    UPDATE alertrec.alert_actions AS actions SET processed_at = clock_timestamp()
+    FROM taken WHERE actions.event_id = taken.event_id
+    RETURNING actions.user_id
 """)
 _DELETE_OLD = text("""
     DELETE FROM alertrec.alert_actions

@@ -30,7 +30,13 @@ def create_engine(database_url: str, *, application_name: str = "alertrec") -> E
         pool_size=4,
         max_overflow=4,
         pool_timeout=10,
-        connect_args={"connect_timeout": 5, "options": _OPTIONS, "application_name": application_name},
+        hide_parameters=True,  # what is bound is customers' data, and errors end in logs
+        connect_args={
+            "connect_timeout": 5,
+            "options": _OPTIONS,
+            "application_name": application_name,
+            "client_encoding": "utf8",
+        },
     )
 
 
@@ -44,7 +50,13 @@ def transient_errors(doing: str) -> Iterator[None]:
     """Raise `TransientError` where the database was away or ended the transaction for a reason that passes."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError, psycopg.OperationalError) as error:
+    except (
+        OperationalError,
+        InterfaceError,
+        PoolTimeoutError,
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+    ) as error:
         raise TransientError(f"the database failed while {doing}: {_first_line(error)}; try again") from error
 
 

@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, RowMapping, TextClause, bindparam, func, select, text
+from sqlalchemy import Connection, RowMapping, Select, TextClause, Uuid, bindparam, func, literal, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from alertrec.schedule import SCHEDULE
+from alertrec.schedule import REFRESH, SCHEDULE
 from alertrec.storage.source import UserRange
 from alertrec.storage.tables import job_chunks, job_runs
 
@@ -24,26 +24,37 @@ RUNNING = "running"
 DONE = "done"
 FAILED = "failed"
 
-# A run that was claimed this often and never came back is given up: it may be what kills its workers.
-MAX_ATTEMPTS = 4
+# What was claimed this often by workers that never came back is given up: it may be what kills them.
+MAX_LOST = 4
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that waits or is under way."""
+
+    job_id: UUID
+    under_way: bool
+    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ClaimedRun:
-    """A run that this process works on; `attempt` fences what it writes."""
+    """A run that this process works on; `attempt` fences what it writes, `n_lost` never came back before."""
 
     job_id: UUID
     attempt: int
+    n_lost: int
     arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ClaimedChunk:
-    """A chunk that this process works on."""
+    """A chunk that this process works on; `attempt` fences what it writes, `n_lost` never came back before."""
 
     job_id: UUID
     chunk: int
     attempt: int
+    n_lost: int
     users: UserRange
     arguments: Mapping[str, Any]
 
@@ -68,16 +79,21 @@ _ADD_ARGUMENTS = _sql(
 )
 _SUPERSEDE = _sql("""
     UPDATE alertrec.job_runs SET status = 'failed', finished_at = now(), error = 'superseded by ' || :job_id
-    WHERE job = :job AND job_id <> CAST(:job_id AS uuid) AND status = 'pending'
+    WHERE job = :job AND job_id <> CAST(:job_id AS uuid) AND status = 'pending' AND NOT arguments ? 'request'
 """)
 _CLAIM_RUN = _sql("""
     UPDATE alertrec.job_runs
-    SET status = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now()), heartbeat_at = now()
+    SET status = 'running', attempts = attempts + 1, n_lost = n_lost + (status = 'running')::int,
+        started_at = coalesce(started_at, now()), heartbeat_at = now()
     WHERE job_id = (
         SELECT job_id FROM alertrec.job_runs WHERE job = :job AND finished_at IS NULL
         ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
     )
-    RETURNING job_id, attempts, arguments
+    RETURNING job_id, attempts, n_lost, arguments
+""")
+_RELEASE_RUN = _sql("""
+    UPDATE alertrec.job_runs SET status = 'pending', error = :error
+    WHERE job_id = :job_id AND attempts = :attempt AND finished_at IS NULL
 """)
 _REPORT_PROGRESS = _sql(
     """
@@ -98,25 +114,18 @@ _BEGIN_REFRESH = _sql("""
     UPDATE alertrec.job_runs SET status = 'running', started_at = now(), heartbeat_at = now()
     WHERE job_id = :job_id AND status = 'pending' RETURNING job_id
 """)
-_PLAN_CHUNKS = """
-    INSERT INTO alertrec.job_chunks (job_id, chunk, first_user_id, last_user_id, n_users)
-    SELECT :job_id, chunk, min(id), max(id), count(*)
-    FROM (
-        SELECT id, (row_number() OVER (ORDER BY id) - 1) / :chunk_size AS chunk FROM {users} WHERE is_active
-    ) AS ranked
-    GROUP BY chunk
-"""
 # A message that the broker delivers again, since the worker that had it died, carries the same id and may go on at
 # once; any other waits for the lease to run out.
 _CLAIM_CHUNK = _sql("""
     UPDATE alertrec.job_chunks AS chunks
     SET status = 'running', attempts = chunks.attempts + 1, claimed_by = :claimed_by, started_at = now(),
+        n_lost = chunks.n_lost + (chunks.status = 'running')::int,
         lease_until = now() + make_interval(secs => :lease_seconds)
     FROM alertrec.job_runs AS runs
     WHERE runs.job_id = chunks.job_id AND chunks.job_id = :job_id AND chunks.chunk = :chunk
         AND chunks.finished_at IS NULL AND runs.finished_at IS NULL
         AND (chunks.status = 'pending' OR chunks.lease_until < now() OR chunks.claimed_by = :claimed_by)
-    RETURNING chunks.attempts, chunks.first_user_id, chunks.last_user_id, runs.arguments
+    RETURNING chunks.attempts, chunks.n_lost, chunks.first_user_id, chunks.last_user_id, runs.arguments
 """)
 _FINISH_CHUNK = _sql("""
     UPDATE alertrec.job_chunks
@@ -142,6 +151,7 @@ _FINISH_REFRESH = _sql("""
     WHERE runs.job_id = :job_id AND runs.finished_at IS NULL AND runs.status = 'running' AND counted.n_open = 0
     RETURNING runs.job_id
 """)
+# Sent again at growing intervals: while no worker is up, a message would be sent each time and none taken.
 _LOST_CHUNKS = _sql("""
     UPDATE alertrec.job_chunks SET published_at = now()
     WHERE (job_id, chunk) IN (
@@ -149,7 +159,12 @@ _LOST_CHUNKS = _sql("""
         FROM alertrec.job_chunks AS chunks JOIN alertrec.job_runs AS runs USING (job_id)
         WHERE chunks.finished_at IS NULL AND runs.finished_at IS NULL
             AND (chunks.lease_until IS NULL OR chunks.lease_until < now())
-            AND (chunks.published_at IS NULL OR chunks.published_at < now() - make_interval(secs => :after_seconds))
+            AND (
+                chunks.published_at IS NULL
+                OR chunks.published_at < now() - greatest(
+                    make_interval(secs => :after_seconds), (now() - runs.created_at) / 2
+                )
+            )
         ORDER BY chunks.job_id, chunks.chunk LIMIT :limit
     )
     RETURNING job_id, chunk
@@ -160,7 +175,12 @@ _LOST_RUNS = _sql("""
         SELECT runs.job_id FROM alertrec.job_runs AS runs
         WHERE runs.job = :job AND runs.finished_at IS NULL
             AND (runs.heartbeat_at IS NULL OR runs.heartbeat_at < now() - make_interval(secs => :after_seconds))
-            AND (runs.published_at IS NULL OR runs.published_at < now() - make_interval(secs => :after_seconds))
+            AND (
+                runs.published_at IS NULL
+                OR runs.published_at < now() - greatest(
+                    make_interval(secs => :after_seconds), (now() - runs.created_at) / 2
+                )
+            )
             AND NOT EXISTS (SELECT FROM alertrec.job_chunks AS chunks WHERE chunks.job_id = runs.job_id)
     )
     RETURNING job_id
@@ -202,20 +222,23 @@ def ask_for_run(
         job_runs.c.job == job, job_runs.c.arguments["request"].as_string() == asked
     )
     period = SCHEDULE[job].period(database_time(connection))
+    # Two deliveries of one message at once would both look before either has inserted.
+    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(asked, 0))))
     job_id = (
         connection.scalar(earlier)
         or start_run(connection, job, period, arguments)
         or start_run(connection, job, asked, arguments)
-        or connection.scalar(earlier)
     )
     assert job_id is not None, "it was there, or one of the two was inserted"
     return job_id
 
 
-def unfinished_run(connection: Connection, job: str) -> UUID | None:
-    """Return the oldest run of a job that is waiting or under way."""
-    query = select(job_runs.c.job_id).where(job_runs.c.job == job, job_runs.c.finished_at.is_(None))
-    return connection.scalar(query.order_by(job_runs.c.created_at).limit(1))
+def unfinished_run(connection: Connection, job: str) -> OpenRun | None:
+    """Return the newest run of a job that waits or is under way."""
+    columns = job_runs.c.job_id, job_runs.c.status, job_runs.c.arguments
+    query = select(*columns).where(job_runs.c.job == job, job_runs.c.finished_at.is_(None))
+    row = connection.execute(query.order_by(job_runs.c.created_at.desc()).limit(1)).first()
+    return None if row is None else OpenRun(row.job_id, row.status == RUNNING, row.arguments)
 
 
 def add_arguments(connection: Connection, job_id: UUID, arguments: Mapping[str, Any]) -> None:
@@ -231,13 +254,18 @@ def supersede(connection: Connection, job: str, job_id: UUID) -> None:
 def claim_run(connection: Connection, job: str) -> ClaimedRun | None:
     """Claim the oldest unfinished run of a job, one that somebody lost included; None if there is none."""
     row = connection.execute(_CLAIM_RUN, {"job": job}).mappings().first()
-    return None if row is None else ClaimedRun(row["job_id"], row["attempts"], row["arguments"])
+    return None if row is None else ClaimedRun(row["job_id"], row["attempts"], row["n_lost"], row["arguments"])
 
 
 def report_progress(connection: Connection, run: ClaimedRun, progress: Mapping[str, Any]) -> None:
     """Store how far a run is, which is its sign of life as well."""
     values = {"job_id": run.job_id, "attempt": run.attempt, "progress": dict(progress)}
     connection.execute(_REPORT_PROGRESS, values)
+
+
+def release_run(connection: Connection, run: ClaimedRun, *, error: str) -> None:
+    """Give a run back to be tried again."""
+    connection.execute(_RELEASE_RUN, {"job_id": run.job_id, "attempt": run.attempt, "error": error})
 
 
 def finish_run(
@@ -254,11 +282,18 @@ def finish_run(
     return connection.execute(_FINISH_RUN, values).first() is not None
 
 
-def plan_chunks(connection: Connection, job_id: UUID, *, users_relation: str, chunk_size: int) -> int:
-    """Divide all active users into chunks by ranges of ids; what is planned already stays. Returns their number."""
+def plan_chunks(connection: Connection, job_id: UUID, ranges: Select[Any]) -> int:
+    """Write the chunks of a refresh; what is planned already stays. Returns their number.
+
+    Parameters
+    ----------
+    ranges : select of number, first and last user and number of users, as `Source.ranges` makes it
+    """
     if connection.execute(_BEGIN_REFRESH, {"job_id": job_id}).first() is not None:
-        clause = _sql(_PLAN_CHUNKS.replace("{users}", users_relation))
-        connection.execute(clause, {"job_id": job_id, "chunk_size": chunk_size})
+        columns = ["job_id", "chunk", "first_user_id", "last_user_id", "n_users"]
+        divided = ranges.subquery()
+        rows = select(literal(job_id, Uuid), *divided.c)
+        connection.execute(job_chunks.insert().from_select(columns, rows))
     return connection.scalar(select(func.count()).where(job_chunks.c.job_id == job_id)) or 0
 
 
@@ -276,7 +311,7 @@ def claim_chunk(
     if row is None:
         return None
     users = UserRange(row["first_user_id"], row["last_user_id"])
-    return ClaimedChunk(job_id, chunk, row["attempts"], users, row["arguments"])
+    return ClaimedChunk(job_id, chunk, row["attempts"], row["n_lost"], users, row["arguments"])
 
 
 def finish_chunk(connection: Connection, chunk: ClaimedChunk, *, error: str | None = None) -> bool:
@@ -292,7 +327,16 @@ def release_chunk(connection: Connection, chunk: ClaimedChunk, *, error: str) ->
 
 def finish_refresh_if_complete(connection: Connection, job_id: UUID) -> bool:
     """Finish a refresh once none of its chunks is open; True for the one caller who finished it."""
+    # Of two workers that end the last two chunks at once, each would see the other's as open. The lock lets the
+    # second one count only when the first has committed; a statement of its own, since each sees its own snapshot.
+    connection.execute(select(job_runs.c.job_id).where(job_runs.c.job_id == job_id).with_for_update())
     return connection.execute(_FINISH_REFRESH, {"job_id": job_id}).first() is not None
+
+
+def running_refreshes(connection: Connection) -> list[UUID]:
+    """Return the refreshes that are planned and not finished."""
+    query = select(job_runs.c.job_id).where(job_runs.c.job == REFRESH, job_runs.c.status == RUNNING)
+    return list(connection.scalars(query))
 
 
 def lost_chunks(connection: Connection, *, after_seconds: float, limit: int = 10_000) -> list[tuple[UUID, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, cast
 
 from sqlalchemy import Connection, MetaData, Row, RowMapping, Select, bindparam, delete, func, select, text
@@ -66,7 +66,7 @@ def write_lists(connection: Connection, new: Lists) -> int:
 
 def delete_list(connection: Connection, user_id: str) -> None:
     """Delete the list of a user who is served no longer."""
-    for table in (recommendations, recommendation_lists):
+    for table in (recommendation_lists, recommendations):  # locked in the order in which lists are written
         connection.execute(delete(table).where(table.c.user_id == user_id))
 
 
@@ -98,10 +98,10 @@ def current_items() -> Select[Any]:
     return select(table).where(table.c.expires_at > func.now()).order_by(table.c.user_id, table.c.rank)
 
 
-def stream_current_items(connection: Connection, n_rows: int = 50_000) -> Iterator[list[Row[Any]]]:
+def stream_current_items(connection: Connection, n_rows: int = 50_000) -> Generator[list[Row[Any]], None, None]:
     """Yield the recommendations of all current lists, by user and rank, some rows at a time."""
-    result = connection.execution_options(yield_per=n_rows).execute(current_items())
-    yield from cast("Iterator[list[Row[Any]]]", result.partitions())
+    with connection.execution_options(yield_per=n_rows).execute(current_items()) as result:
+        yield from cast("Generator[list[Row[Any]], None, None]", result.partitions())
 
 
 def delete_expired(connection: Connection, days: int) -> int:

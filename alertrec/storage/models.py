@@ -13,6 +13,8 @@ from alertrec.storage.tables import model_versions
 
 CHAMPION = "champion"
 
+_LOCK_KEY = 0x616C7274_00000004
+
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -40,9 +42,17 @@ def insert_version(connection: Connection, model: ModelVersion) -> None:
 def promote(connection: Connection, version: str, *, promoted_by: str) -> bool:
     """Make a version the champion; False if there is no such version."""
     table = model_versions
-    connection.execute(update(table).where(table.c.alias == CHAMPION, table.c.version != version).values(alias=None))
+    _retire_champion(connection)
     values = {"alias": CHAMPION, "promoted_by": promoted_by, "promoted_at": func.clock_timestamp()}
     return connection.execute(update(table).where(table.c.version == version).values(values)).rowcount == 1
+
+
+def roll_back(connection: Connection, present: str, version: str) -> None:
+    """Make a version champion again in place of the present one, which no longer counts as one that served well."""
+    table = model_versions
+    _retire_champion(connection)
+    connection.execute(update(table).where(table.c.version == present).values(promoted_at=None))
+    connection.execute(update(table).where(table.c.version == version).values(alias=CHAMPION))
 
 
 def champion(connection: Connection) -> ModelVersion | None:
@@ -51,7 +61,7 @@ def champion(connection: Connection) -> ModelVersion | None:
 
 
 def promoted_before(connection: Connection, version: str | None = None) -> list[ModelVersion]:
-    """Return the other versions that were champion once, the latest first."""
+    """Return the other versions that were champion once and were not rolled back, the latest first."""
     table = model_versions
     query = select(table).where(table.c.promoted_at.is_not(None)).order_by(table.c.promoted_at.desc())
     return [_version(row) for row in connection.execute(query) if row.version != version]
@@ -69,10 +79,17 @@ def find(connection: Connection, version: str) -> ModelVersion | None:
     return _first(connection.execute(select(model_versions).where(model_versions.c.version == version)).first())
 
 
-def delete_version(connection: Connection, version: str) -> None:
-    """Remove the row of a version that has no alias."""
+def delete_version(connection: Connection, version: str) -> bool:
+    """Remove the row of a version; False if it has an alias by now, and stays."""
     table = model_versions
-    connection.execute(delete(table).where(table.c.version == version, table.c.alias.is_(None)))
+    removed = delete(table).where(table.c.version == version, table.c.alias.is_(None)).returning(table.c.version)
+    return connection.execute(removed).first() is not None
+
+
+def _retire_champion(connection: Connection) -> None:
+    """Take the alias from its holder; of two who promote at once, the second waits for the first."""
+    connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY)))
+    connection.execute(update(model_versions).where(model_versions.c.alias == CHAMPION).values(alias=None))
 
 
 def _first(row: Row[Any] | None) -> ModelVersion | None:

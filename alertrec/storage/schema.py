@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Table, inspect, text
 from sqlalchemy.exc import NoSuchTableError
-from sqlalchemy.types import Boolean, DateTime, Numeric, String
+from sqlalchemy.types import Boolean, DateTime, Float, Integer, Numeric, String
 
 from alertrec.storage.source import Source
 from alertrec.storage.tables import OWN_SCHEMA
@@ -48,17 +48,20 @@ def newest_revision() -> str | None:
     return ScriptDirectory(str(_SCRIPTS)).get_current_head()
 
 
-def missing_columns(connection: Connection, source: Source) -> Mapping[str, Sequence[str]]:
-    """Return for each source relation the columns that it lacks or has in a type that cannot be read.
-
-    An entry `["*"]` says that the relation itself is missing.
-    """
+def source_faults(connection: Connection, source: Source) -> Mapping[str, Sequence[str]]:
+    """Return what is wrong with each source relation: it or a column is missing, or of a type that cannot be read."""
     found = {
         table.name: _faults(connection, table) for table in (source.users, source.transactions, source.alert_rules)
     }
     return {name: faults for name, faults in found.items() if faults}
 
 
+_READABLE = (
+    (Boolean, Boolean, "boolean"),
+    (DateTime, DateTime, "a timestamp"),
+    (Numeric, (Numeric, Float, Integer), "a number"),
+    (String, String, "text"),
+)
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
@@ -83,11 +86,13 @@ def _faults(connection: Connection, table: Table) -> list[str]:
             for column in inspect(connection).get_columns(table.name, schema=table.schema)
         }
     except NoSuchTableError:
-        return ["*"]
-    kinds = (Boolean, DateTime, Numeric, String)
-    return [
-        column.name if column.name not in there else f"{column.name} ({there[column.name]}, expected {column.type})"
+        return ["is missing"]
+    missing = [f"{column.name} is missing" for column in table.columns if column.name not in there]
+    unreadable = [
+        f"{column.name} is {there[column.name]} and not {expected}"
         for column in table.columns
-        if column.name not in there
-        or any(isinstance(column.type, kind) and not isinstance(there[column.name], kind) for kind in kinds)
+        if column.name in there
+        for kind, readable, expected in _READABLE
+        if isinstance(column.type, kind) and not isinstance(there[column.name], readable)
     ]
+    return missing + unreadable

@@ -32,6 +32,7 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from alertrec.action_types import DISMISSED, RULE_ACTIONS, SWITCHED_ON
 from alertrec.feature_engineering import HISTORY_DAYS
@@ -129,14 +130,25 @@ class Source:
 
     def is_active(self, connection: Connection, user_id: str) -> bool | None:
         """Return whether a user is active; None if there is no such user."""
-        return connection.scalar(select(self.users.c.is_active).where(self.users.c.id == user_id))
+        active = func.coalesce(self.users.c.is_active, literal(value=False))
+        found: bool | None = connection.scalar(select(active).where(self.users.c.id == user_id))
+        return found
 
-    def ranges(self, connection: Connection, size: int) -> list[UserRange]:
-        """Divide all active users into ranges of at most `size`, in the order of ids."""
-        place = (func.row_number().over(order_by=self.users.c.id) - 1) // size
-        ranked = select(self.users.c.id, place.label("place")).where(self.users.c.is_active).subquery()
-        ends = select(func.min(ranked.c.id), func.max(ranked.c.id)).group_by(ranked.c.place).order_by(ranked.c.place)
-        return [UserRange(first, last) for first, last in connection.execute(ends)]
+    def ranges(self, size: int) -> Select[Any]:
+        """Return the query that divides all active users, in the order of ids, into ranges of at most `size`.
+
+        Its columns are the number of the range, its first and last user and its number of users.
+        """
+        number = (func.row_number().over(order_by=self.users.c.id) - 1) // size
+        ranked = select(self.users.c.id, number.label("number")).where(self.users.c.is_active).subquery()
+        user = ranked.c.id
+        return (
+            select(
+                ranked.c.number, func.min(user).label("first"), func.max(user).label("last"), func.count().label("n")
+            )
+            .group_by(ranked.c.number)
+            .order_by(ranked.c.number)
+        )
 
     def _users(self, users: Users | None) -> Select[Any]:
         table = self.users.c
@@ -179,19 +191,19 @@ class Source:
                 action.action.in_(RULE_ACTIONS),
                 action.occurred_at <= as_of,
             )
-            .distinct(action.user_id, action.alert_rule_id)
+            .ext(distinct_on(action.user_id, action.alert_rule_id))
             .order_by(action.user_id, action.alert_rule_id, action.occurred_at.desc(), action.recorded_at.desc())
             .cte("latest")
         )
         same_rule = and_(latest.c.alert_rule_id == rule.id, latest.c.user_id == rule.user_id)
         logged_on = latest.c.action.in_(SWITCHED_ON)
-        by_table = or_(rule.is_active, rule.updated_at > as_of)
+        by_table = or_(rule.is_active, rule.updated_at > as_of)  # what was switched off later was on then
         stored = (
             select(rule.user_id, rule.alert_type, rule.natural_language_query)
             .select_from(self.alert_rules.outerjoin(latest, same_rule))
             .where(
                 _within(users, rule.user_id),
-                rule.created_at <= as_of,
+                or_(rule.created_at.is_(None), rule.created_at <= as_of),
                 case((latest.c.occurred_at > rule.updated_at, logged_on), else_=by_table),
             )
         )

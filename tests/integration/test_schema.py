@@ -1,0 +1,274 @@
+"""Migrations up and down, and source relations that are somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, MetaData, text
+
+from alertrec import service
+from alertrec.storage.schema import (
+    create_source_relations,
+    current_revision,
+    downgrade,
+    migrate,
+    newest_revision,
+    source_faults,
+)
+from alertrec.storage.source import Source
+from alertrec.storage.tables import OWN_SCHEMA, own_metadata
+from alertrec.workspace import Workspace
+from tests.integration.worlds import (
+    AS_OF,
+    active_users,
+    execute,
+    in_background,
+    load,
+    n_waiting,
+    read_lists,
+    scalar,
+    small_bank,
+    train,
+    wait_until,
+    workspace_on,
+)
+
+PUBLIC = Source("public")
+
+
+@pytest.fixture
+def workspace(database_url: str, tmp_path: Path) -> Iterator[Workspace]:
+    with workspace_on(database_url, tmp_path) as workspace:
+        yield workspace
+
+
+def differences(connection: Connection) -> list[Any]:
+    """Return what a migration would still have to change, in either direction."""
+    options = {
+        "version_table_schema": OWN_SCHEMA,
+        "include_schemas": True,
+        "include_name": lambda name, kind, _: kind != "schema" or name == OWN_SCHEMA,
+        "compare_type": True,
+        "compare_server_default": True,
+    }
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), own_metadata))
+
+
+def definitions(connection: Connection, schema: str) -> set[tuple[str, ...]]:
+    """Return every column, constraint and index of a schema in PostgreSQL's own words, less the schema's name."""
+    query = text("""
+        SELECT 'column', table_name, column_name, data_type, is_nullable, coalesce(column_default, '')
+        FROM information_schema.columns WHERE table_schema = :schema
+        UNION ALL
+        SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
+        FROM pg_constraint WHERE connamespace = to_regnamespace(:schema) AND contype <> 'n'
+        UNION ALL
+        SELECT 'index', tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = :schema
+    """)
+    rows = connection.execute(query, {"schema": schema})
+    return {tuple(value.replace(f"{schema}.", "") for value in row) for row in rows if "alembic_version" not in row[1]}
+
+
+def test_the_migrations_lead_to_the_tables_as_declared(engine: Engine):
+    with engine.connect() as connection:
+        assert differences(connection) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE alertrec.job_runs ADD COLUMN note text",
+        "ALTER TABLE alertrec.job_runs DROP COLUMN error",
+        "ALTER TABLE alertrec.job_chunks ALTER COLUMN chunk TYPE integer",
+        "DROP INDEX alertrec.ix_job_runs_unfinished",
+        "CREATE TABLE alertrec.leftover (id text)",
+    ],
+)
+def test_the_comparison_of_schemas_sees_a_difference(engine: Engine, change: str):
+    with engine.connect() as connection:
+        connection.execute(text(change))
+        assert differences(connection) != []
+
+
+def test_the_migrated_constraints_and_defaults_are_those_declared(engine: Engine):
+    # Alembic compares neither checks nor all of an index; PostgreSQL's own words do.
+    declared = MetaData(schema="declared")
+    for table in own_metadata.tables.values():
+        table.to_metadata(declared, schema="declared")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE SCHEMA declared"))
+        declared.create_all(connection)
+        assert definitions(connection, OWN_SCHEMA) == definitions(connection, "declared")
+
+
+def test_a_filled_database_goes_down_to_nothing_and_up_again(workspace: Workspace, tmp_path: Path):
+    load(workspace, small_bank(), tmp_path)
+    train(workspace)
+    service.refresh_locally(workspace, as_of=AS_OF)
+    n_transactions = scalar(workspace, "SELECT count(*) FROM transactions")
+    with workspace.engine.begin() as connection:
+        downgrade(connection, "base")
+        own = "SELECT count(*) FROM pg_tables WHERE schemaname = 'alertrec' AND tablename <> 'alembic_version'"
+        assert connection.scalar(text(own)) == 0
+        assert current_revision(connection) is None
+    with workspace.engine.begin() as connection:
+        migrate(connection)
+        assert current_revision(connection) == newest_revision()
+        assert differences(connection) == []
+    assert scalar(workspace, "SELECT count(*) FROM transactions") == n_transactions
+    assert read_lists(workspace) == {}
+
+
+def test_migrating_a_migrated_database_changes_nothing(workspace: Workspace, tmp_path: Path):
+    load(workspace, small_bank(), tmp_path)
+    train(workspace)
+    with workspace.engine.begin() as connection:
+        migrate(connection)
+    assert scalar(workspace, "SELECT count(*) FROM alertrec.model_versions") == 1
+
+
+def test_two_migrations_at_once_wait_for_each_other(workspace: Workspace):
+    execute(workspace, "DROP SCHEMA alertrec CASCADE")
+
+    def migrate_as_another_process() -> str | None:
+        with workspace.engine.begin() as connection:
+            migrate(connection)
+            return current_revision(connection)
+
+    with workspace.engine.connect() as first:
+        migrate(first)
+        with in_background(migrate_as_another_process) as second:
+            wait_until(lambda: n_waiting(workspace) == 1 or second.done())
+            assert not second.done()
+            first.commit()
+            assert second.result() == newest_revision()
+    with workspace.engine.connect() as connection:
+        assert differences(connection) == []
+
+
+def as_views(workspace: Workspace) -> None:
+    """Turn the source tables into a bank's own, of other names and types, and cover them with views in `offers`."""
+    with workspace.engine.begin() as connection:
+        connection.exec_driver_sql(_BANKS_OWN_TABLES)
+        connection.exec_driver_sql(_VIEWS)
+
+
+_BANKS_OWN_TABLES = """
+    CREATE SCHEMA core;
+    ALTER TABLE users SET SCHEMA core;
+    ALTER TABLE transactions SET SCHEMA core;
+    ALTER TABLE alert_rules SET SCHEMA core;
+    ALTER TABLE core.users RENAME TO customers;
+    ALTER TABLE core.customers RENAME COLUMN id TO customer_no;
+    ALTER TABLE core.customers RENAME COLUMN is_active TO state;
+    ALTER TABLE core.customers ALTER state DROP DEFAULT;
+    ALTER TABLE core.customers ALTER state TYPE char(1) USING CASE WHEN state THEN 'A' ELSE 'C' END;
+    ALTER TABLE core.transactions RENAME TO bookings;
+    ALTER TABLE core.bookings RENAME COLUMN amount TO cents;
+    ALTER TABLE core.bookings ALTER cents TYPE bigint USING (cents * 100)::bigint;
+    ALTER TABLE core.bookings ALTER transaction_date TYPE timestamp;
+    ALTER TABLE core.alert_rules RENAME TO notifications
+"""
+_VIEWS = """
+    CREATE SCHEMA offers;
+    CREATE VIEW offers.users AS SELECT customer_no::varchar(40) AS id, state = 'A' AS is_active,
+        credit_limit, credit_balance, address_city, address_state, address_country, location_consent_given,
+        created_at FROM core.customers;
+    CREATE VIEW offers.transactions AS SELECT id, user_id, (cents / 100.0)::numeric(12, 2) AS amount, currency,
+        merchant_name, merchant_category, merchant_city, merchant_state, merchant_country,
+        transaction_date AT TIME ZONE 'UTC' AS transaction_date, transaction_type, status FROM core.bookings;
+    CREATE VIEW offers.alert_rules AS SELECT id, user_id, alert_type, natural_language_query, is_active,
+        NULL::jsonb AS parameters, created_at, updated_at FROM core.notifications
+"""
+
+
+def test_views_over_a_banks_own_tables_are_accepted_and_refreshed_from(database_url: str, tmp_path: Path):
+    with workspace_on(database_url, tmp_path, source_schema="offers") as workspace:
+        load(workspace, small_bank(), tmp_path)
+        everybody = active_users(workspace)
+        as_views(workspace)
+        with workspace.engine.connect() as connection:
+            assert source_faults(connection, workspace.source) == {}
+        train(workspace)
+        service.refresh_locally(workspace, as_of=AS_OF)
+        assert sorted(read_lists(workspace)) == everybody
+
+
+def test_lists_from_views_are_those_from_tables(database_url: str, tmp_path: Path):
+    with workspace_on(database_url, tmp_path) as workspace:
+        load(workspace, small_bank(), tmp_path)
+        everybody = active_users(workspace)
+        with workspace.engine.connect() as connection:
+            before = workspace.source.read(connection, None, as_of=AS_OF)
+        as_views(workspace)
+        with workspace.engine.connect() as connection:
+            after = Source("offers").read(connection, None, as_of=AS_OF)
+    assert after.users["id"].to_list() == everybody
+    assert after.users.equals(before.users)
+    assert sorted(after.transactions.rows(), key=repr) == sorted(before.transactions.rows(), key=repr)
+    assert sorted(after.rules.rows(), key=repr) == sorted(before.rules.rows(), key=repr)
+
+
+def test_missing_and_mistyped_columns_are_named(engine: Engine):
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE users DROP COLUMN credit_limit, DROP COLUMN is_active"))
+        connection.execute(text("ALTER TABLE transactions ALTER COLUMN transaction_date TYPE text"))
+        faults = source_faults(connection, PUBLIC)
+    assert set(faults) == {"users", "transactions"}
+    assert faults["users"] == ["is_active is missing", "credit_limit is missing"]
+    assert faults["transactions"] == ["transaction_date is TEXT and not a timestamp"]
+
+
+def test_a_missing_relation_is_told_from_source_faults(engine: Engine):
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE alert_rules"))
+        assert source_faults(connection, PUBLIC) == {"alert_rules": ["is missing"]}
+        assert source_faults(connection, Source("nowhere")) == {
+            "users": ["is missing"],
+            "transactions": ["is missing"],
+            "alert_rules": ["is missing"],
+        }
+
+
+@pytest.mark.parametrize("number", ["numeric", "double precision", "real", "integer", "bigint"])
+def test_amounts_may_be_numbers_of_any_kind(engine: Engine, number: str):
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE transactions ALTER COLUMN amount TYPE {number}"))
+        assert source_faults(connection, PUBLIC) == {}
+
+
+def test_creating_source_relations_leaves_those_alone_that_are_there(engine: Engine):
+    with engine.begin() as connection:
+        for statement in (
+            "CREATE SCHEMA bank",
+            "CREATE TABLE bank.customers (id text, note text)",
+            "CREATE VIEW bank.users AS SELECT * FROM bank.customers",
+            "CREATE TABLE bank.transactions (id text, other text)",
+        ):
+            connection.execute(text(statement))
+        create_source_relations(connection, Source("bank"))
+        found = connection.execute(
+            text("""
+                SELECT table_name, table_type, count(*) FROM information_schema.tables
+                JOIN information_schema.columns USING (table_schema, table_name)
+                WHERE table_schema = 'bank' GROUP BY 1, 2 ORDER BY 1
+            """)
+        )
+        assert [tuple(row) for row in found] == [
+            ("alert_rules", "BASE TABLE", 8),
+            ("customers", "BASE TABLE", 2),
+            ("transactions", "BASE TABLE", 2),
+            ("users", "VIEW", 2),
+        ]
+
+
+def test_creating_source_relations_twice_keeps_their_rows(engine: Engine):
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO users (id) VALUES ('u1')"))
+        create_source_relations(connection, PUBLIC)
+        assert connection.scalar(text("SELECT count(*) FROM users")) == 1
