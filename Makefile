@@ -25,7 +25,7 @@ lint: setup
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/celery-audit . --config celeryconfig.py
+	$(BIN)/celery-audit tasks --config celeryconfig.py
 
 fast: setup
 	$(BIN)/pytest -q tests/unit tests/property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from alertrec.embedded import remembered
 from alertrec.errors import ConfigError
@@ -41,7 +41,7 @@ timezone = "UTC"
 task_ignore_result = True
 task_store_errors_even_if_ignored = False
 
-task_queues = [Queue(name) for name in QUEUES]
+task_queues = [Queue(name, Exchange(name), routing_key=name) for name in QUEUES]
 task_default_queue = INTERACTIVE
 task_create_missing_queues = False
 task_routes = {task: {"queue": queue} for task, queue in QUEUE_OF.items()}

@@ -59,9 +59,10 @@ class AlertrecTask(_Task):
     retry_backoff = 1
     retry_backoff_max = 60
     retry_jitter = True
-    max_retries: int | None = 3
+    max_retries = 3
     default_retry_delay = 5  # after a lost worker
     shows_arguments = False
+    Request = "tasks.request:CheckedRequest"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and let only such errors out as tell nothing of a customer: they go to logs, events and Flower.
@@ -99,10 +100,10 @@ class AlertrecTask(_Task):
 class EventTask(AlertrecTask):
     """A task with an event as its only argument, which gets its id and time when it is sent.
 
-    Its message is all that there is of the event: it is tried until the database takes it.
+    Its message is all that there is of the event: it is tried for most of a day, once a minute in the end.
     """
 
-    max_retries = None
+    max_retries = 1000
 
     def apply_async(  # type: ignore[override]  # the stub lists each option by name
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any

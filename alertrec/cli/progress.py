@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from alertrec.cli.common import notes
-from alertrec.watching import JobState
+
+if TYPE_CHECKING:
+    from alertrec.watching import JobState
 
 Report = Callable[[str, int, int], None]  # step, done, of
 

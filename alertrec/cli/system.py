@@ -88,6 +88,10 @@ def _run_celery(arguments: list[str], complete: Any = None) -> None:
         os.environ.update(child_environment(complete or found, {}))
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
         stop_with_parent()
+        from celery.bin.celery import celery
+
         from tasks import app
 
-        app.start(arguments)
+        # As `app.start` does, whose status would be lost: a process manager must see that a worker broke down.
+        celery.params[0].default = app
+        raise typer.Exit(celery.main(args=arguments, standalone_mode=False) or 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
@@ -12,10 +12,10 @@ from alertrec.cli.common import AsOfOption, JsonOption, console, parse_as_of, pr
 from alertrec.cli.progress import Report, follow, progress_bars
 from alertrec.errors import DataError
 from alertrec.runtime import opened
-from alertrec.sending import send
 from alertrec.task_names import REFRESH_RECOMMENDATIONS, TRAIN_MODEL
-from alertrec.watching import watch
-from alertrec.workspace import Workspace
+
+if TYPE_CHECKING:
+    from alertrec.workspace import Workspace
 
 LocalOption = Annotated[bool, typer.Option("--local", help="Do it in this process; no worker is needed.")]
 
@@ -35,6 +35,7 @@ def train(
 ) -> None:
     """Train a model on workers and promote it."""
     from alertrec import fitting
+    from alertrec.sending import send
 
     moment = parse_as_of(as_of)
     with opened(settings()) as workspace, progress_bars() as report:
@@ -55,6 +56,7 @@ def train(
 def refresh(local: LocalOption = False, as_of: AsOfOption = None, as_json: JsonOption = False) -> None:
     """Renew everybody's list on workers."""
     from alertrec import service
+    from alertrec.sending import send
 
     moment = parse_as_of(as_of)
     with opened(settings()) as workspace, progress_bars() as report:
@@ -101,6 +103,9 @@ def print_list(user: str, recommendation_type: str, items: Any) -> None:
 
 
 def _finish(workspace: Workspace, job_id: UUID, report: Report) -> dict[str, Any]:
+
+    from alertrec.watching import watch
+
     state = follow(watch(workspace, job_id), report)
     if state.error is not None:
         raise DataError(state.error)

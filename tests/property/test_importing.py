@@ -84,8 +84,8 @@ def test_a_text_is_money_only_if_python_reads_it_as_a_decimal(amounts: list[str]
 
 
 moments = st.datetimes(
-    min_value=datetime(1900, 1, 2),  # noqa: DTZ001
-    max_value=datetime(2200, 12, 30),  # noqa: DTZ001
+    min_value=datetime(1900, 1, 2),
+    max_value=datetime(2200, 12, 30),
     timezones=st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
 )
 

@@ -122,7 +122,7 @@ def test_typed_times_of_any_unit_and_zone_are_read(unit: str):
     moment = datetime(2026, 7, 1, 12, 0, tzinfo=ZoneInfo("Europe/Prague"))
     zoned = pl.Series([moment]).cast(pl.Datetime(unit, "Europe/Prague"))
     assert parsing.parse_time(zoned).to_list() == [datetime(2026, 7, 1, 10, 0, tzinfo=UTC)]
-    naive = pl.Series([datetime(2026, 7, 1, 12, 0)], dtype=pl.Datetime(unit))  # noqa: DTZ001
+    naive = pl.Series([datetime(2026, 7, 1, 12, 0)], dtype=pl.Datetime(unit))
     assert parsing.parse_time(naive).to_list() == [datetime(2026, 7, 1, 12, 0, tzinfo=UTC)]
 
 

@@ -1,0 +1,65 @@
+"""The demo from an empty directory: one happy and one unhappy path."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from alertrec.embedded import running
+from tests.integration.processes import alive, environment, family_of, forget, process, run, wait_for
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """An empty working directory."""
+    yield tmp_path
+    forget(tmp_path / ".alertrec")
+
+
+def seen_while_running(started: subprocess.Popen[bytes], home: Path) -> set[psutil.Process]:
+    """Wait for the end of a process, and return all that ever ran below it or served it."""
+    seen: set[psutil.Process] = set()
+
+    def has_ended() -> bool:
+        if started.poll() is None:
+            # One may end between two looks.
+            with contextlib.suppress(psutil.NoSuchProcess, ValueError):
+                seen.update(family_of(started.pid, home))
+        return started.poll() is not None
+
+    wait_for(has_ended, seconds=180)
+    return seen
+
+
+def test_the_demo_recommends_with_reasons_and_leaves_nothing_running(directory: Path):
+    command = [sys.executable, "-m", "alertrec", "demo", "--once", "--users", "200"]
+    log = directory / "demo.log"
+    with process(command, env=environment(), cwd=directory, log=log) as started:
+        seen = seen_while_running(started, directory / ".alertrec")
+        assert started.returncode == 0, log.read_text()
+        assert alive(list(seen)) == []
+    output = log.read_text()
+    assert len(seen) > 10
+    assert not running(directory / ".alertrec")
+    assert len(re.findall(r"^user-\d+  \w+$", output, re.MULTILINE)) == 3
+    assert len(re.findall(r"^  1\. .+  \d+%, (high|medium|low) confidence$", output, re.MULTILINE)) == 3
+    assert re.search(r"Your .+\$[\d,.]+", output), "a reason with a number of the user's own"
+    assert "Traceback" not in output
+
+
+def test_the_demo_says_in_one_line_what_is_missing(tmp_path: Path):
+    done = run("demo", "--once", env=environment(DATABASE_URL="postgresql://me@127.0.0.1:1/bank"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: ALERTREC_DATABASE_URL is set but ALERTREC_REDIS_URL is not; "
+        "set both to use your own servers, or neither to use the embedded ones"
+    ]
+    assert list(tmp_path.iterdir()) == []
