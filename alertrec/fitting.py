@@ -228,7 +228,7 @@ def _store(
         "training_window": window,
         "data_counts": counts,
         "metrics": {},
-        "made_with": {name: installed_version(name) for name in ("alertrec", "numpy", "polars", "scikit-learn")}
+        "made_with": {name: installed_version(name) for name in ("alertrec", "numpy", "polars")}
         | {"python": platform.python_version()},
     }
     sha256 = workspace.store.save(version, model.card, model.to_arrays())

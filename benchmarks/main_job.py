@@ -61,8 +61,9 @@ def main() -> None:
 
 
 def _measure_workers(workspace: Workspace) -> None:
-    _row("train on a worker", 5, _seconds(lambda: _train(workspace)))
-    _row("refresh of everyone on a worker", 5, _seconds(lambda: _refresh(workspace)))
+    for state in ("just started", "warm"):  # just started: the pool's children still load their libraries
+        _row(f"train, worker {state}", 5, _seconds(lambda: _train(workspace)))
+        _row(f"refresh of everyone, worker {state}", 5, _seconds(lambda: _refresh(workspace)))
     with workspace.engine.connect() as connection:
         n_current, _ = counts(connection)
         users = connection.scalars(select(recommendation_lists.c.user_id).limit(N_USERS_ASKED)).all()

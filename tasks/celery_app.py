@@ -7,8 +7,6 @@ from typing import Any
 
 from celery import Celery, signals
 
-from alertrec.task_names import TRAINING
-
 WORKER_SOCKET_TIMEOUT = 5
 # One thread of linear algebra a process: Celery runs as many processes as there are cores already.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -35,8 +33,5 @@ def _prepare_child(**_: Any) -> None:
     import alertrec.service
     import alertrec.upkeep  # noqa: F401
     from tasks.process import forget_workspace
-
-    if TRAINING in app.amqp.queues.consume_from:
-        import sklearn.preprocessing  # noqa: F401
 
     forget_workspace()

@@ -95,3 +95,22 @@ def test_a_user_alone_gets_the_neighbours_that_they_get_in_any_batch(
         for one, batch, other in zip(alone, together, shuffled, strict=True):
             np.testing.assert_array_equal(one[0], batch[user])
             np.testing.assert_array_equal(one[0], other[place])
+
+
+@laws
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 8))
+def test_neighbours_are_those_of_scikit_learn(seed: int, n_users: int, k: int):
+    from sklearn.neighbors import NearestNeighbors
+    from sklearn.preprocessing import StandardScaler
+
+    # Draws from a continuous distribution: scikit-learn promises nothing of ties.
+    features = np.random.default_rng(seed).lognormal(size=(n_users, 6)) * [1, 1e3, 1, 1e-3, 1, 1]
+    features[:, 5] = 0.1  # never varies
+    k = min(k, n_users)
+    scaled = StandardScaler().fit_transform(features)
+    distances, expected = NearestNeighbors(n_neighbors=k, metric="cosine").fit(scaled).kneighbors(scaled)
+    model = KNeighbours(k).fit(features, np.zeros((n_users, 1), dtype=bool))
+    neighbours, similarities = model.kneighbors(features, k)
+    np.testing.assert_allclose(similarities, 1 - distances, atol=2e-9)
+    different = neighbours != expected
+    np.testing.assert_allclose(similarities[different], (1 - distances)[different], atol=2e-9)  # but for rounding
