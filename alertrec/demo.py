@@ -57,8 +57,16 @@ def run_demo(settings: Settings, *, n_users: int, seed: int, once: bool) -> None
             _refresh(workspace, started, logs)
             _show(workspace)
             if not once:
-                console.print(f"\nFlower: {access.url}  (user {access.user}, password {access.password})")
-                console.print(f"logs, models and the servers' data: {settings.data_dir.absolute()}")
+                console.print(
+                    f"\nFlower: {access.url}  (user {access.user}, password {access.password})",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                console.print(
+                    f"logs, models and the servers' data: {settings.data_dir.absolute()}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
                 console.print("Ctrl-C stops all of it.")
                 wait_for_stop(started, logs)
             notes.print("stopping")

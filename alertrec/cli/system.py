@@ -44,7 +44,11 @@ def up() -> None:
         access = flower_access(workspace.settings)
         with running(workspace.settings, [*worker_roles(), beat_role(), flower_role(access.port)]) as started:
             console.print(f"workers, Beat and Flower are starting; their logs are in {given.data_dir / 'logs'}")
-            console.print(f"Flower: {access.url}  (user {access.user}, password {access.password})")
+            console.print(
+                f"Flower: {access.url}  (user {access.user}, password {access.password})",
+                highlight=False,
+                soft_wrap=True,
+            )
             console.print("Ctrl-C stops all of it.")
             wait_for_stop(started, given.data_dir / "logs")
 
