@@ -23,6 +23,7 @@ from tests.integration.worlds import (
     load,
     log,
     offered,
+    read_items,
     read_lists,
     scalar,
     small_bank,
@@ -218,3 +219,21 @@ def test_two_processors_at_once_never_apply_an_action_twice(served: Workspace, m
         assert first.result() == 2
     assert sorted(user_id for each in applied for user_id in each) == users
     assert n_unprocessed(served) == 0
+
+
+def test_a_dismissal_by_recommendation_needs_no_type(served: Workspace):
+    user_id, items = next((user_id, items) for user_id, items in read_items(served).items() if items)
+    event = {"user_id": user_id, "action": "dismissed", "recommendation_id": str(items[0]["recommendation_id"])}
+    assert actions.log_action(served, actions.parse_action(event))
+    actions.process_actions(served)
+    assert items[0]["alert_type"] not in offered(served, user_id)
+
+
+def test_a_recommendation_of_another_user_gives_an_action_no_type(served: Workspace):
+    (user_id, _), (other, items) = [each for each in read_items(served).items() if each[1]][:2]
+    recommendation_id = str(items[0]["recommendation_id"])
+    event = {"user_id": user_id, "action": "dismissed", "recommendation_id": recommendation_id}
+    actions.log_action(served, actions.parse_action(event))
+    actions.process_actions(served)
+    assert items[0]["alert_type"] in offered(served, other)
+    assert execute(served, "SELECT alert_type FROM alertrec.alert_actions") == [{"alert_type": None}]

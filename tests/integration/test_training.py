@@ -382,3 +382,13 @@ def test_a_version_that_was_never_champion_does_not_step_in(filled: Workspace):
     damage(filled, version, "missing")
     with pytest.raises(ModelStoreError, match=version):
         current(filled, Champions(filled.store))
+
+
+def test_the_model_of_the_week_before_is_old_enough_though_it_started_a_little_later(filled: Workspace):
+    version = train(filled)
+    execute(filled, "UPDATE alertrec.model_versions SET created_at = now() - interval '6 days 23 hours 59 minutes'")
+    fitting.request_training(filled, as_of=AS_OF)
+    outcome = fitting.run_training(filled)
+    assert outcome is not None
+    assert outcome.skipped is None
+    assert current(filled) == outcome.version != version

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Connection
 
 from alertrec import fitting, service, upkeep
 from alertrec.storage import models
@@ -304,3 +305,31 @@ def test_ticks_at_once_send_a_lost_chunk_at_least_once(workspace: Workspace):
     outbox = Outbox()
     at_once(*(lambda: upkeep.tick(workspace, outbox) for _ in range(4)))
     assert set(outbox) == {(REFRESH_CHUNK, str(job_id), chunk) for chunk in range(3)}
+
+
+def test_while_no_worker_is_up_a_chunk_is_sent_at_growing_intervals(workspace: Workspace):
+    quiet(workspace)
+    planned(workspace, 1)
+    execute(workspace, "UPDATE alertrec.job_chunks SET published_at = now() - interval '10 minutes'")
+    execute(workspace, "UPDATE alertrec.job_runs SET created_at = now() - interval '1 hour' WHERE status = 'running'")
+    assert tick(workspace) == []  # of an hour's age, it is sent each half hour
+    execute(workspace, "UPDATE alertrec.job_chunks SET published_at = now() - interval '31 minutes'")
+    assert len(tick(workspace)) == 1
+
+
+def test_a_model_that_was_promoted_meanwhile_keeps_its_files(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    for n in range(upkeep.KEEP_MODELS + 1):
+        with workspace.engine.begin() as connection:
+            add_version(connection, f"m{n:02}", created_at=AS_OF + timedelta(days=n))
+    deleted: list[str] = []
+    delete_version = models.delete_version
+
+    def promoted_before_the_delete(connection: Connection, version: str) -> bool:
+        models.promote(connection, version, promoted_by="a test")
+        return delete_version(connection, version)
+
+    monkeypatch.setattr(models, "delete_version", promoted_before_the_delete)
+    monkeypatch.setattr(type(workspace.store), "delete", lambda _, version: deleted.append(version))
+    upkeep.clean_up(workspace)
+    assert deleted == []
+    assert scalar(workspace, "SELECT version FROM alertrec.model_versions WHERE alias = 'champion'") == "m00"

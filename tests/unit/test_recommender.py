@@ -420,3 +420,16 @@ def test_loaded_arrays_are_read_from_the_disk_and_cannot_be_written_to(saved: Pa
 def test_a_model_can_be_moved(saved: Path, tmp_path: Path, model: AlertRecommenderModel):
     shutil.move(saved, tmp_path / "elsewhere")
     assert asked(AlertRecommenderModel().load_model(tmp_path / "elsewhere"), "u03") == asked(model, "u03")
+
+
+@pytest.mark.parametrize("there", ["directory", "file"])
+def test_what_is_no_model_is_never_replaced(model: AlertRecommenderModel, tmp_path: Path, there: str):
+    path = tmp_path / "thesis"
+    if there == "directory":
+        path.mkdir()
+        (path / "chapter.txt").write_text("one")
+    else:
+        path.write_text("one")
+    with pytest.raises(ModelStoreError, match="is no model"):
+        model.save_model(path)
+    assert (path / "chapter.txt" if there == "directory" else path).read_text() == "one"
