@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from alertrec.errors import ModelStoreError, NoChampionError
+from alertrec.errors import ModelStoreError, NoChampionError, first_line
 from alertrec.settings import Settings
 from alertrec.workspace import Workspace
 
@@ -49,7 +49,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
             yield Finding(name, ok=False, found=failure.found, remedy=failure.remedy)
         except Exception as error:  # whatever is wrong is a finding
             yield Finding(
-                name, ok=False, found=_first_line(error), remedy="see the finding of the server it needs above"
+                name, ok=False, found=first_line(error), remedy="see the finding of the server it needs above"
             )
 
 
@@ -84,7 +84,7 @@ def _database(workspace: Workspace) -> str:
         with workspace.engine.connect() as connection:
             version = int(str(connection.scalar(text("SHOW server_version_num"))))
     except Exception as error:
-        raise _FailedError(_first_line(error), "check ALERTREC_DATABASE_URL and that the server is up") from error
+        raise _FailedError(first_line(error), "check ALERTREC_DATABASE_URL and that the server is up") from error
     if version < 140_000:
         raise _FailedError(f"PostgreSQL {version // 10_000}", "PostgreSQL 14 or newer is needed")
     return f"PostgreSQL {version // 10_000}.{version % 10_000}"
@@ -116,7 +116,7 @@ def _broker(workspace: Workspace) -> str:
     try:
         info = _redis(workspace.settings).info("server")
     except Exception as error:
-        raise _FailedError(_first_line(error), "check ALERTREC_REDIS_URL and that the server is up") from error
+        raise _FailedError(first_line(error), "check ALERTREC_REDIS_URL and that the server is up") from error
     return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
 
 
@@ -157,8 +157,3 @@ def _redis(settings: Settings) -> Any:
 
     assert settings.redis_url is not None
     return redis.Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2, decode_responses=True)
-
-
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -88,3 +88,14 @@ class TransientError(AlertrecError):
 
 class QueueUnavailableError(TransientError):
     """The broker did not take a message in time."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or of what it wraps; its kind, where it says nothing."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def reason_of(error: Exception) -> str:
+    """Return what may be stored of why work failed: what an unforeseen error says may tell of a customer."""
+    return str(error) if isinstance(error, AlertrecError) else type(error).__name__

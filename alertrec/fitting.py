@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from sqlalchemy import func, select
 
-from alertrec.errors import AlertrecError, NotEnoughDataError, TransientError
+from alertrec.errors import AlertrecError, NotEnoughDataError, TransientError, reason_of
 from alertrec.feature_engineering import HISTORY_DAYS, USER_ID, build_user_features
 from alertrec.labels import enabled_matrix, heuristic_matrix
 from alertrec.models.base import AlertMatrix
@@ -122,7 +122,7 @@ def run_training(workspace: Workspace, progress: Progress = lambda *_: None) -> 
         except AlertrecError as error:
             return _finish(workspace, run, error=str(error))
         except Exception as error:
-            _finish(workspace, run, error=type(error).__name__)
+            _finish(workspace, run, error=reason_of(error))
             raise
 
 

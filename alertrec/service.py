@@ -13,12 +13,12 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from alertrec.errors import (
-    AlertrecError,
     DataError,
     ModelStoreError,
     NoChampionError,
     TransientError,
     UnknownUserError,
+    reason_of,
 )
 from alertrec.lists import Edition, Lists, build_lists
 from alertrec.schedule import REFRESH
@@ -211,10 +211,9 @@ def _release(workspace: Workspace, claim: ClaimedChunk, reason: str) -> None:
 
 
 def _fail(workspace: Workspace, claim: ClaimedChunk, error: Exception) -> None:
-    """Mark the chunk as failed; what an unexpected error says may name a customer, so only its kind is kept."""
-    reason = str(error) if isinstance(error, AlertrecError) else type(error).__name__
+    """Mark the chunk as failed."""
     with transient_errors("a chunk was marked as failed"), workspace.engine.begin() as connection:
-        jobs.finish_chunk(connection, claim, error=reason)
+        jobs.finish_chunk(connection, claim, error=reason_of(error))
         jobs.finish_refresh_if_complete(connection, claim.job_id)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
-from alertrec.errors import AlertrecError
+from alertrec.errors import reason_of
 from alertrec.schedule import CLEANUP, REFRESH, SCHEDULE, TRAINING
 from alertrec.service import ALL_USERS
 from alertrec.storage import actions, jobs, lists, models
@@ -86,7 +86,7 @@ def run_cleanup(workspace: Workspace) -> dict[str, int]:
     try:
         deleted = clean_up(workspace)
     except Exception as error:
-        _finish_cleanup(workspace, run, error=str(error) if isinstance(error, AlertrecError) else type(error).__name__)
+        _finish_cleanup(workspace, run, error=reason_of(error))
         raise
     _finish_cleanup(workspace, run, result=deleted)
     return deleted

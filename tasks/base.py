@@ -20,7 +20,14 @@ from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from alertrec.errors import AlertrecError, DataError, QueueUnavailableError, TransientError, UnknownUserError
+from alertrec.errors import (
+    AlertrecError,
+    DataError,
+    QueueUnavailableError,
+    TransientError,
+    UnknownUserError,
+    first_line,
+)
 
 # A waiting request for a user's list stands for all that come meanwhile; after this, a lost one is asked for again.
 _WAITING_SECONDS = 60
@@ -94,7 +101,7 @@ class AlertrecTask(_Task):
         try:
             return super().apply_async(tuple(args or ()), dict(kwargs or {}), **options)
         except (OperationalError, redis.RedisError, OSError) as error:
-            raise QueueUnavailableError(f"the broker did not take {self.name}: {_first_line(error)}") from error
+            raise QueueUnavailableError(f"the broker did not take {self.name}: {first_line(error)}") from error
 
 
 class EventTask(AlertrecTask):
@@ -141,7 +148,7 @@ class OncePerUserTask(AlertrecTask):
                 broker_client(self.app.conf.broker_url).delete(key)  # what was not sent does not wait
             raise
         except redis.RedisError as error:
-            raise QueueUnavailableError(f"the broker did not take {self.name}: {_first_line(error)}") from error
+            raise QueueUnavailableError(f"the broker did not take {self.name}: {first_line(error)}") from error
 
     def begin(self, user_id: str) -> None:
         """Say that the work has begun: a request from now on is about a newer state, and is sent again."""
@@ -168,7 +175,3 @@ def _place(error: Exception) -> str:
     """Return the module and line that an error comes from."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ import click
 import typer
 
 from alertrec.cli import data, health, models, system, work
-from alertrec.errors import AlertrecError
+from alertrec.errors import AlertrecError, first_line
 
 app = typer.Typer(
     help="Recommends to each bank customer the few alert rules worth switching on.",
@@ -68,14 +68,9 @@ def _print_error(error: Exception) -> None:
     if isinstance(error, AlertrecError):
         text = str(error)
     elif type(error).__module__.startswith(("sqlalchemy", "psycopg")) and "OperationalError" in type(error).__name__:
-        text = f"the database cannot be reached: {_first_line(error)}; check ALERTREC_DATABASE_URL"
+        text = f"the database cannot be reached: {first_line(error)}; check ALERTREC_DATABASE_URL"
     elif type(error).__module__.startswith("redis"):
-        text = f"the broker cannot be reached: {_first_line(error)}; check ALERTREC_REDIS_URL"
+        text = f"the broker cannot be reached: {first_line(error)}; check ALERTREC_REDIS_URL"
     else:
-        text = f"unexpected {type(error).__name__}: {_first_line(error)}; run `alertrec --debug …` to see where"
+        text = f"unexpected {type(error).__name__}: {first_line(error)}; run `alertrec --debug …` to see where"
     print(f"error: {text}", file=sys.stderr)
-
-
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

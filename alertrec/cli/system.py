@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from alertrec.cli.common import console, settings
 from alertrec.errors import ConfigError
 from alertrec.processes import beat_role, flower_role, running, stop_with_parent, wait_for_stop, worker_roles
 from alertrec.runtime import child_environment, connected, opened
+from alertrec.settings import Settings
 from alertrec.task_names import QUEUES
 
 
@@ -64,12 +65,14 @@ def worker(
         raise ConfigError(f"there are no queues {', '.join(unknown)}; known are {', '.join(QUEUES)}")
     n_processes = concurrency or os.cpu_count() or 1
     arguments = ["--hostname", f"{name}@%h", "--queues", queues, "--concurrency", str(n_processes)]
-    _run_celery(["worker", *arguments, "--without-mingle", "--without-gossip", "--loglevel", "INFO"])
+    with connected(settings()) as complete:
+        _run_celery(complete, ["worker", *arguments, "--without-mingle", "--without-gossip", "--loglevel", "INFO"])
 
 
 def beat() -> None:
     """Run Beat, which makes the system look each minute at what is due; several do no harm."""
-    _run_celery(["beat", "--loglevel", "INFO", "--pidfile="])
+    with connected(settings()) as complete:
+        _run_celery(complete, ["beat", "--loglevel", "INFO", "--pidfile="])
 
 
 def flower(
@@ -83,19 +86,18 @@ def flower(
         console.print(f"Flower: {access.url}  (user {access.user}; the password is in {access.password_source})")
         # In the environment, not among the arguments: those can be seen by every account of the machine.
         os.environ["FLOWER_BASIC_AUTH"] = f"{access.user}:{access.password}"
-        _run_celery(["flower", "--address=127.0.0.1", f"--port={access.port}", "--loglevel=WARNING"], complete)
+        _run_celery(complete, ["flower", "--address=127.0.0.1", f"--port={access.port}", "--loglevel=WARNING"])
 
 
-def _run_celery(arguments: list[str], complete: Any = None) -> None:
-    """Run a command of Celery in this process, on the servers that the settings name."""
-    with connected(settings()) as found:
-        os.environ.update(child_environment(complete or found, {}))
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-        stop_with_parent()
-        from celery.bin.celery import celery
+def _run_celery(complete: Settings, arguments: list[str]) -> None:
+    """Run a command of Celery in this process, on the servers of these settings."""
+    os.environ.update(child_environment(complete, {}))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    stop_with_parent()
+    from celery.bin.celery import celery
 
-        from tasks import app
+    from tasks import app
 
-        # As `app.start` does, whose status would be lost: a process manager must see that a worker broke down.
-        celery.params[0].default = app
-        raise typer.Exit(celery.main(args=arguments, standalone_mode=False) or 0)
+    # As `app.start` does, whose status would be lost: a process manager must see that a worker broke down.
+    celery.params[0].default = app
+    raise typer.Exit(celery.main(args=arguments, standalone_mode=False) or 0)

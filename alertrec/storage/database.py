@@ -12,7 +12,7 @@ from sqlalchemy import create_engine as sqlalchemy_create_engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from alertrec.errors import TransientError
+from alertrec.errors import TransientError, first_line
 
 # Every relation is named with its schema. The path is set all the same: by default, the schema of the user's own name
 # comes first, and a user `alertrec` would have ours as the default one.
@@ -57,9 +57,4 @@ def transient_errors(doing: str) -> Iterator[None]:
         psycopg.OperationalError,
         psycopg.InterfaceError,
     ) as error:
-        raise TransientError(f"the database failed while {doing}: {_first_line(error)}; try again") from error
-
-
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    return (str(cause).splitlines() or [type(cause).__name__])[0]
+        raise TransientError(f"the database failed while {doing}: {first_line(error)}; try again") from error

@@ -118,14 +118,20 @@ class Source:
         as_of: datetime,
         dismissed_since: datetime | None = None,
     ) -> UserData:
-        """Read active users, of a range or all, and what was known of them at `as_of`."""
+        """Read active users, of a range or all, and what was known of them at `as_of`.
+
+        What they dismissed is read only since a moment that is given: training has no use for it.
+        """
+        dismissed = pl.DataFrame(schema=_DISMISSED_SCHEMA)
+        if dismissed_since is not None:
+            dismissed = read_frame(connection, _dismissed(users, dismissed_since), _DISMISSED_SCHEMA)
         return UserData(
             users=read_frame(connection, self._users(users), _USERS_SCHEMA),
             transactions=read_frame(connection, self._transactions(users, as_of), _TRANSACTIONS_SCHEMA).with_columns(
                 pl.col("transaction_date").cast(pl.Datetime("us"))
             ),
             rules=read_frame(connection, self._rules(users, as_of), _RULES_SCHEMA),
-            dismissed=read_frame(connection, _dismissed(users, dismissed_since or as_of), _DISMISSED_SCHEMA),
+            dismissed=dismissed,
         )
 
     def is_active(self, connection: Connection, user_id: str) -> bool | None:
