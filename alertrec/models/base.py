@@ -8,6 +8,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from alertrec.errors import DataError
+
 FeatureMatrix = NDArray[np.float64]  # (n_users, n_features)
 AlertMatrix = NDArray[np.bool_]  # (n_users, n_alerts)
 ScoreMatrix = NDArray[np.float64]  # (n_users, n_alerts)
@@ -48,3 +50,9 @@ class AlertModel(Protocol):
     @classmethod
     def from_arrays(cls, parameters: Mapping[str, Any], arrays: Arrays) -> Self:
         """Return the fitted model that `to_arrays` and its parameters describe."""
+
+
+def refuse_infinities(features: FeatureMatrix) -> None:
+    """Raise `DataError` where a feature is infinite; NaN, which is unknown, may be."""
+    if np.isinf(features).any():
+        raise DataError("the features hold an infinity; features are finite numbers, or NaN where unknown")

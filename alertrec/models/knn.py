@@ -1,4 +1,4 @@
-"""What similar users have enabled: k nearest neighbours by cosine over standardised features."""
+"""What similar users have enabled: k nearest neighbours by cosine over standardised features, smoothed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alertrec.errors import DataError
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_infinities
+from alertrec.models.inputs import mean_and_scale
 
 Neighbours = NDArray[np.intp]  # (n_users, k), rows of the reference sample, -1 where there are fewer
 Similarities = NDArray[np.float64]  # (n_users, k), cosine in [-1, 1], NaN beside -1
@@ -19,10 +20,18 @@ Similarities = NDArray[np.float64]  # (n_users, k), cosine in [-1, 1], NaN besid
 _DECIMALS = 9
 # Elements of one tile of similarities: 32 MB, which stays near the processor's caches.
 _TILE_ELEMENTS = 4_000_000
+# Strengths of smoothing that are tried, in users, and the training users that they are tried on, of more a sample.
+_SMOOTHINGS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+_MAX_TRIED = 2_000
+_TINY = 1e-6
 
 
 class KNeighbours:
-    """The share of the k nearest users who enabled each alert.
+    """The share of the k nearest users who enabled each alert, smoothed towards the share of all.
+
+    The share of five users is 0 or 1 too often to be believed. The probability is (k * share of the neighbours +
+    m * share of all users) / (k + m): the neighbours speak as k users, everybody as m. Of some m, the one is learnt
+    that foretells best an alert that is hidden, among training users who are not their own neighbours.
 
     Parameters
     ----------
@@ -32,6 +41,8 @@ class KNeighbours:
     max_reference : int
         Users that the model remembers; of more, evenly spread ones are kept, so that the model and the time for one
         user stay bounded however many users a bank has.
+    smoothing : float, optional
+        m; by default it is learnt.
 
     Attributes
     ----------
@@ -39,9 +50,14 @@ class KNeighbours:
         Of the training users; a feature that never varies has scale 1.
     reference_ : float64 array, shape (n_reference, n_features)
         Standardised over the training users, then scaled to length 1 (a user at the mean stays 0).
+    known_ : float64 array, shape (n_reference, n_features)
+        As they came; NaN where unknown.
     labels_ : bool array, shape (n_reference, n_alerts)
     reference_rows_ : int array, shape (n_reference,), ascending
         The training rows that the reference users are.
+    shares_ : float64 array, shape (n_alerts,)
+        Of all training users.
+    smoothing_ : float
     """
 
     name = "knn"
@@ -49,10 +65,20 @@ class KNeighbours:
     mean_: NDArray[np.float64]
     scale_: NDArray[np.float64]
     reference_: NDArray[np.float64]
+    known_: FeatureMatrix
+    shares_: NDArray[np.float64]
+    smoothing_: float
     labels_: AlertMatrix
     reference_rows_: Rows
 
-    def __init__(self, n_neighbors: int = 5, metric: str = "cosine", max_reference: int = 20_000) -> None:
+    def __init__(
+        self,
+        n_neighbors: int = 5,
+        metric: str = "cosine",
+        max_reference: int = 20_000,
+        smoothing: float | None = None,
+        random_state: int = 0,
+    ) -> None:
         if n_neighbors < 1 or max_reference < 1:
             raise DataError(f"n_neighbors and max_reference must be at least 1, not {n_neighbors} and {max_reference}")
         if metric != "cosine":
@@ -60,6 +86,8 @@ class KNeighbours:
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.max_reference = max_reference
+        self.smoothing = smoothing
+        self.random_state = random_state  # nothing is drawn
 
     def fit(self, features: FeatureMatrix, labels: AlertMatrix) -> Self:
         """Remember the users.
@@ -71,12 +99,15 @@ class KNeighbours:
         """
         if len(features) == 0:
             raise DataError("knn needs at least one user to train on; got none")
-        _refuse_infinities(features)
-        self.mean_, self.scale_ = _mean_and_scale(features)
+        refuse_infinities(features)
+        self.mean_, self.scale_ = mean_and_scale(features)
         n_kept = min(len(features), self.max_reference)
         self.reference_rows_ = np.linspace(0, len(features) - 1, n_kept).astype(np.intp)
-        self.reference_ = self._direction(features[self.reference_rows_])
+        self.known_ = features[self.reference_rows_]
+        self.reference_ = self._direction(self.known_)
         self.labels_ = labels[self.reference_rows_]
+        self.shares_ = labels.mean(axis=0)
+        self.smoothing_ = self._best_smoothing() if self.smoothing is None else self.smoothing
         return self
 
     def kneighbors(
@@ -96,7 +127,7 @@ class KNeighbours:
             raise DataError(f"the number of neighbours is at least 1, not {n_neighbors}")
         if features.shape[1] != len(self.mean_):
             raise DataError(f"got {features.shape[1]} features; the model was trained on {len(self.mean_)}")
-        _refuse_infinities(features)
+        refuse_infinities(features)
         own = self._own_reference(training_rows, len(features))
         neighbours = np.full((len(features), n_neighbors), -1, dtype=np.intp)
         similarities = np.full((len(features), n_neighbors), np.nan)
@@ -114,18 +145,29 @@ class KNeighbours:
     def predict_proba(
         self, features: FeatureMatrix, enabled: AlertMatrix, *, training_rows: Rows | None = None
     ) -> ScoreMatrix:
-        """Return the share of the nearest users who enabled each alert, shape (n_users, n_alerts)."""
+        """Return the smoothed share of the nearest users who enabled each alert, shape (n_users, n_alerts)."""
         del enabled
-        return self.shares(self.kneighbors(features, self.n_neighbors, training_rows=training_rows)[0])
+        return self.smoothed(self.kneighbors(features, self.n_neighbors, training_rows=training_rows)[0])
+
+    def smoothed(self, neighbours: Neighbours, smoothing: float | None = None) -> ScoreMatrix:
+        """Return the share of these neighbours who enabled each alert, smoothed by `smoothing_` or another strength."""
+        strength = self.smoothing_ if smoothing is None else smoothing
+        n_neighbours = (neighbours >= 0).sum(axis=1)[:, None]
+        total = n_neighbours + strength
+        found = n_neighbours * self.shares(neighbours) + strength * self.shares_
+        everybody = np.tile(np.asarray(self.shares_), (len(neighbours), 1))
+        return np.asarray(np.divide(found, total, out=everybody, where=total > 0))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything learnt."""
         return {
             "mean": self.mean_,
             "scale": self.scale_,
-            "reference": self.reference_,
+            "known": self.known_,
             "labels": self.labels_,
             "reference_rows": self.reference_rows_,
+            "shares": self.shares_,
+            "smoothing": np.array([self.smoothing_]),
         }
 
     @classmethod
@@ -133,9 +175,27 @@ class KNeighbours:
         """Return the fitted model; the arrays may be memory-mapped and are never written to."""
         model = cls(**parameters)
         model.mean_, model.scale_ = arrays["mean"], arrays["scale"]
-        model.reference_, model.labels_ = arrays["reference"], arrays["labels"]
+        model.known_, model.labels_ = arrays["known"], arrays["labels"]
+        model.reference_ = model._direction(model.known_)
         model.reference_rows_ = arrays["reference_rows"]
+        model.shares_, model.smoothing_ = arrays["shares"], float(arrays["smoothing"][0])
         return model
+
+    def _best_smoothing(self) -> float:
+        """Return the strength with the least log-loss in leave-one-out over the reference users."""
+        tried = np.linspace(0, len(self.known_) - 1, min(len(self.known_), _MAX_TRIED)).astype(np.intp)
+        own = self.reference_rows_[tried]
+        neighbours, _ = self.kneighbors(self.known_[tried], self.n_neighbors, training_rows=own)
+        has = self.labels_[tried]
+        # Each of a user's alerts is hidden in turn, and the rounds of one user count as one.
+        weight = has / np.maximum(has.sum(axis=1, keepdims=True), 1)
+        lacks = ~has & has.any(axis=1, keepdims=True)
+
+        def loss(smoothing: float) -> float:
+            probability = self.smoothed(neighbours, smoothing).clip(_TINY, 1 - _TINY)
+            return float(-(weight * np.log(probability) + lacks * np.log(1 - probability)).sum())
+
+        return min(_SMOOTHINGS, key=loss)
 
     def _direction(self, features: FeatureMatrix) -> FeatureMatrix:
         standardised = (np.where(np.isnan(features), self.mean_, features) - self.mean_) / self.scale_
@@ -163,18 +223,6 @@ class KNeighbours:
         return np.asarray(scores)
 
 
-def _mean_and_scale(features: FeatureMatrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return means and standard deviations, NaN left out; 1 for a feature that never varies or that nobody has.
-
-    Written out, since importing a scaler takes three times as long as training on a thousand users.
-    """
-    known = np.where(np.isnan(features).all(axis=0), 0.0, features)
-    mean, deviation = np.nanmean(known, axis=0), np.nanstd(known, axis=0)
-    # The deviation of equal floats can come out as their rounding error.
-    constant = deviation <= 1e-12 * np.maximum(np.abs(mean), 1.0)
-    return mean, np.where(constant, 1.0, deviation)
-
-
 def _nearest(scores: ScoreMatrix, neighbours: Neighbours, similarities: Similarities) -> None:
     """Write each row's highest scores, ties to the lower column, into `neighbours` and `similarities`."""
     k = min(neighbours.shape[1], scores.shape[1])
@@ -188,8 +236,3 @@ def _nearest(scores: ScoreMatrix, neighbours: Neighbours, similarities: Similari
     kept = place < k
     neighbours[rows[kept], place[kept]] = columns[kept]
     similarities[rows[kept], place[kept]] = found[kept]
-
-
-def _refuse_infinities(features: FeatureMatrix) -> None:
-    if np.isinf(features).any():
-        raise DataError("the features hold an infinity; features are finite numbers, or NaN where unknown")

@@ -23,6 +23,9 @@ class Popularity:
 
     shares_: NDArray[np.float64]
 
+    def __init__(self, random_state: int = 0) -> None:
+        self.random_state = random_state  # nothing is drawn
+
     def fit(self, features: FeatureMatrix, labels: AlertMatrix) -> Self:
         """Count; the features are not looked at."""
         assert len(features) == len(labels)

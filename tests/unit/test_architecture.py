@@ -15,8 +15,9 @@ PACKAGE = ROOT / "alertrec"
 
 LAYERS = (
     "errors catalog settings task_names action_types transactions schedule",
-    "feature_engineering labels models ranking calibration evaluation explanation detectors sample_bank artifacts",
-    "recommender lists model_store storage llm",
+    "feature_engineering labels models ranking calibration evaluation explanation drift gates detectors sample_bank "
+    "artifacts reporting",
+    "recommender selection lists model_store storage llm",
     "workspace importing exporting fitting promotion service actions upkeep experiments monitoring watching",
     "embedded runtime flower_access",
     "__init__ __main__ cli web training scheduled_retraining background demo processes doctor sending",
@@ -105,8 +106,10 @@ def test_the_lower_layers_know_no_clock_and_no_environment(path: Path):
 
 @pytest.mark.parametrize("path", FILES + sorted((ROOT / "tasks").rglob("*.py")), ids=lambda path: path.stem)
 def test_nothing_that_runs_code_on_loading_is_imported(path: Path):
-    unsafe = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    assert [name for _, name in imports_of(path) if name.split(".")[0] in unsafe] == []
+    unsafe = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal"}
+    harmless = {"joblib.Parallel", "joblib.delayed"}  # what else joblib has pickles, and loads pickles
+    imports = [name for _, name in imports_of(path) if name not in harmless]
+    assert [name for name in imports if name.split(".")[0] in unsafe | {"joblib"}] == []
     assert "allow_pickle=True" not in path.read_text(encoding="utf-8")
 
 
