@@ -1,4 +1,4 @@
-"""From the tables to a champion: read, label, fit, store, promote."""
+"""From the tables to a champion: read, judge, fit, store, promote what passes the gates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,13 +15,13 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-import polars as pl
 from sqlalchemy import func, select
 
-from alertrec.errors import AlertrecError, NotEnoughDataError, TransientError, reason_of
-from alertrec.feature_engineering import HISTORY_DAYS, USER_ID, build_user_features
-from alertrec.labels import enabled_matrix, heuristic_matrix
-from alertrec.models.base import AlertMatrix
+from alertrec.drift import profile
+from alertrec.errors import AlertrecError, TransientError, reason_of
+from alertrec.feature_engineering import FEATURES, HISTORY_DAYS
+from alertrec.gates import Gate
+from alertrec.judging import DEFAULT_NEIGHBORS, Judged, fit_model, judge_candidates
 from alertrec.promotion import is_due
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.schedule import TRAINING
@@ -29,17 +29,13 @@ from alertrec.storage import jobs, models
 from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedRun
 from alertrec.storage.models import ModelVersion
-from alertrec.storage.source import UserRange
+from alertrec.training_data import TrainingData, read_training_data
 from alertrec.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-MIN_USERS = 10
-MIN_TRANSACTIONS = 100
 # A weekly run must find the model of the week before old enough, though that one started a little later than this.
 SLACK_DAYS = 0.5
-FROM_RULES = "alert rules"
-FROM_HEURISTICS = "heuristics"
 
 # Held while a model is trained, by a connection of its own: freed by the server the moment that connection ends.
 _LOCK_KEY = 0x616C7274_00000002
@@ -48,22 +44,18 @@ Progress = Callable[[str, int, int], None]  # step, done, of
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """What a model learns from, one row a user, in the order of ids."""
-
-    features: pl.DataFrame
-    labels: AlertMatrix
-    label_source: str
-    n_transactions: int
-    n_rules: int
-
-
-@dataclass(frozen=True)
 class TrainingOutcome:
-    """How a training ended: with a new champion, or with a reason why there is none."""
+    """How a training ended: with a model that serves or was refused, or with a reason why there is none.
+
+    Attributes
+    ----------
+    refused : tuple of str
+        The gates that keep the model from serving, each with its figure; empty where it is champion.
+    """
 
     job_id: UUID
     version: str | None = None
+    refused: tuple[str, ...] = ()
     skipped: str | None = None
     error: str | None = None
 
@@ -76,7 +68,7 @@ def request_training(workspace: Workspace, *, force: bool = False, **arguments: 
     Parameters
     ----------
     force : bool
-        Train even if the champion is young.
+        Train even if the champion is young, and let drift pass.
     **arguments
         `as_of` (datetime), `n_neighbors` (int), `use_real_alerts` (bool), `promoted_by` (str).
     """
@@ -126,29 +118,6 @@ def run_training(workspace: Workspace, progress: Progress = lambda *_: None) -> 
             raise
 
 
-def read_training_data(
-    workspace: Workspace, *, as_of: datetime, use_real_alerts: bool = True, progress: Progress = lambda *_: None
-) -> TrainingData:
-    """Read what is known at `as_of` of all active users with purchases, some thousand at a time.
-
-    Raises
-    ------
-    NotEnoughDataError
-        Under 10 users with purchases, or 100 purchases.
-    """
-    features, enabled, n_rules = [], [], 0
-    with workspace.engine.connect() as connection:
-        ranges = connection.execute(workspace.source.ranges(workspace.settings.chunk_size)).all()
-        for done, (_, first, last, _) in enumerate(ranges):
-            progress("reading", done, len(ranges))
-            data = workspace.source.read(connection, UserRange(first, last), as_of=as_of)
-            connection.commit()  # a transaction over the whole of reading would hold back vacuum
-            features.append(build_user_features(data.users, data.transactions, as_of=as_of))
-            enabled.append(enabled_matrix(features[-1][USER_ID].to_list(), data.rules))
-            n_rules += data.rules.join(data.users, left_on="user_id", right_on="id", how="semi").height
-    return _training_data(features, enabled, n_rules=n_rules, use_real_alerts=use_real_alerts)
-
-
 def _train(workspace: Workspace, run: ClaimedRun, progress: Progress) -> TrainingOutcome:
     started = time.perf_counter()
     arguments = run.arguments
@@ -156,50 +125,24 @@ def _train(workspace: Workspace, run: ClaimedRun, progress: Progress) -> Trainin
         now = jobs.database_time(connection)
         if not arguments.get("force") and not is_due(connection, workspace.settings.retrain_days - SLACK_DAYS):
             return _finish(
-                workspace, run, skipped=f"the champion is younger than {workspace.settings.retrain_days} days"
+                workspace, run, skipped=f"the last training is younger than {workspace.settings.retrain_days} days"
             )
     as_of = datetime.fromisoformat(arguments["as_of"]) if arguments.get("as_of") else now
     data = read_training_data(
         workspace, as_of=as_of, use_real_alerts=arguments.get("use_real_alerts", True), progress=progress
     )
+    judged = judge_candidates(
+        workspace, data, as_of=as_of, n_neighbors=arguments.get("n_neighbors", DEFAULT_NEIGHBORS), progress=progress
+    )
     progress("fitting", 0, 1)
-    model = fit_model(data, n_neighbors=arguments.get("n_neighbors", 5))
+    model = fit_model(data.users, judged)
     progress("storing", 0, 1)
     version = f"{now:%Y%m%dT%H%M%SZ}-{run.job_id.hex[:4]}{run.attempt}"
-    stored = _store(workspace, version, model, data, as_of=as_of, created_at=now)
-    outcome = _publish(workspace, run, stored, promoted_by=arguments.get("promoted_by", "training"))
-    facts = {"model_version": version, "n_users": data.features.height, "seconds": time.perf_counter() - started}
-    logger.info("model trained", extra={"action": "model_trained", **facts})
+    stored = _store(workspace, version, model, data, judged, as_of=as_of, created_at=now)
+    outcome = _publish(workspace, run, stored, judged.refusals(force=bool(arguments.get("force"))))
+    facts = {"model_version": version, "n_users": len(data.users), "seconds": time.perf_counter() - started}
+    logger.info("model trained", extra={"action": "model_trained", "algorithm": judged.algorithm, **facts})
     return outcome
-
-
-def fit_model(data: TrainingData, *, n_neighbors: int = 5) -> AlertRecommenderModel:
-    """Fit the promised model, k nearest neighbours by cosine."""
-    model = AlertRecommenderModel()
-    features = data.features.select(model.feature_columns).to_numpy()
-    return model.fit(data.features[USER_ID].to_list(), features, data.labels, n_neighbors=n_neighbors)
-
-
-def _training_data(
-    features: list[pl.DataFrame], enabled: list[AlertMatrix], *, n_rules: int, use_real_alerts: bool
-) -> TrainingData:
-    everyone = (
-        pl.concat(features) if features else pl.DataFrame(schema={USER_ID: pl.String, "amount_count": pl.Float64})
-    )
-    spends = (everyone["amount_count"] > 0).to_numpy()
-    n_users, n_transactions = int(spends.sum()), int(everyone["amount_count"].sum() or 0)
-    if n_users < MIN_USERS or n_transactions < MIN_TRANSACTIONS:
-        raise NotEnoughDataError(n_users, n_transactions, MIN_USERS, MIN_TRANSACTIONS)
-    spenders = everyone.filter(pl.Series(spends))
-    labels = np.concatenate(enabled)[spends]
-    from_rules = use_real_alerts and bool(labels.any())
-    return TrainingData(
-        features=spenders,
-        labels=labels if from_rules else heuristic_matrix(spenders),
-        label_source=FROM_RULES if from_rules else FROM_HEURISTICS,
-        n_transactions=n_transactions,
-        n_rules=n_rules,
-    )
 
 
 def _store(
@@ -207,6 +150,7 @@ def _store(
     version: str,
     model: AlertRecommenderModel,
     data: TrainingData,
+    judged: Judged,
     *,
     as_of: datetime,
     created_at: datetime,
@@ -216,19 +160,23 @@ def _store(
         "until": as_of.astimezone(UTC).isoformat(),
     }
     counts = {
-        "n_users": data.features.height,
+        "n_users": len(data.users),
         "n_transactions": data.n_transactions,
         "n_rules": data.n_rules,
         "label_source": data.label_source,
-        "n_enabled": dict(zip(model.alert_columns, data.labels.sum(axis=0).tolist(), strict=True)),
+        "n_enabled": dict(zip(model.alert_columns, data.users.labels.sum(axis=0).tolist(), strict=True)),
     }
+    inputs = data.users.matrix(FEATURES)
     model.card |= {
         "version": version,
         "created_at": created_at.isoformat(),
         "training_window": window,
         "data_counts": counts,
-        "metrics": {},
-        "made_with": {name: installed_version(name) for name in ("alertrec", "numpy", "polars")}
+        "metrics": judged.metrics,
+        "report": {"version": version, **judged.report(as_of=as_of, created_at=created_at)},
+        "feature_profile": profile(inputs, FEATURES),
+        "feature_medians": dict(zip(FEATURES, np.median(inputs, axis=0).tolist(), strict=True)),
+        "made_with": {name: installed_version(name) for name in ("alertrec", "numpy", "polars", "lightgbm")}
         | {"python": platform.python_version()},
     }
     sha256 = workspace.store.save(version, model.card, model.to_arrays())
@@ -238,20 +186,24 @@ def _store(
         parameters=model.card["parameters"],
         training_window=window,
         data_counts=counts,
-        metrics={},
+        metrics=judged.metrics,
         location=workspace.settings.model_location,
         sha256=sha256,
         created_at=created_at,
     )
 
 
-def _publish(workspace: Workspace, run: ClaimedRun, stored: ModelVersion, *, promoted_by: str) -> TrainingOutcome:
-    """Register and promote the version in the transaction that finishes the run, or not at all."""
+def _publish(workspace: Workspace, run: ClaimedRun, stored: ModelVersion, refusals: Sequence[Gate]) -> TrainingOutcome:
+    """Register the version, and promote it unless a gate refuses, in the transaction that finishes the run."""
+    refused = tuple(gate.message for gate in refusals)
+    result: dict[str, Any] = {"version": stored.version} | ({"refused": list(refused)} if refused else {})
     with transient_errors("a model was published"), workspace.engine.begin() as connection:
         models.insert_version(connection, stored)
-        models.promote(connection, stored.version, promoted_by=promoted_by)
-        if jobs.finish_run(connection, run, result={"version": stored.version}):
-            return TrainingOutcome(run.job_id, version=stored.version)
+        if not refused:
+            promoted_by = run.arguments.get("promoted_by", "training")
+            models.promote(connection, stored.version, promoted_by=promoted_by)
+        if jobs.finish_run(connection, run, result=result):
+            return TrainingOutcome(run.job_id, version=stored.version, refused=refused)
         connection.rollback()
     workspace.store.delete(stored.version)
     return TrainingOutcome(run.job_id, error="another process took this training over")

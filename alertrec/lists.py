@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from alertrec.calibration import confidence_level
 from alertrec.catalog import BY_KEY, AlertType
+from alertrec.explanation.cohort import MIN_COHORT
 from alertrec.feature_engineering import FEATURES, USER_ID, build_user_features
 from alertrec.labels import enabled_matrix
-from alertrec.models.base import AlertMatrix
 from alertrec.ranking import Offers, choose
-from alertrec.recommender import AlertRecommenderModel, Scores, confidence_level
+from alertrec.recommender import AlertRecommenderModel
+from alertrec.scoring import DEFAULT, NEW_USER, Scores
 
 # Recommendations of one user, alert and model are the same recommendation, however often its list is renewed: a
 # card that a browser still shows stays answerable.
 _NAMESPACE = uuid.UUID("6d0b0a54-3d3c-4f0c-9d7e-1f5a2c8e9b10")
-
-COLLABORATIVE = "ml_collaborative_filtering"
-NEW_USER = "new_user"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,31 @@ class Lists:
     items: pl.DataFrame
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What one recommendation rests on.
+
+    Attributes
+    ----------
+    probability, low, high : float
+        Calibrated, with its 90 % interval.
+    kind : str
+        The `recommendation_type` of the list.
+    cohort_count, cohort_size : int
+        How many of the users most similar to this one have the alert.
+    features : mapping of str to float
+        The user's own; empty without purchases.
+    """
+
+    probability: float
+    low: float
+    high: float
+    kind: str
+    cohort_count: int
+    cohort_size: int
+    features: Mapping[str, float]
+
+
 def build_lists(
     users: pl.DataFrame,
     transactions: pl.DataFrame,
@@ -83,28 +108,21 @@ def build_lists(
     # A type that the catalogue has dropped since the training has no words to be offered in.
     gone = np.array([key not in BY_KEY for key in model.alert_columns])
     away = enabled_matrix(user_ids, typed, model.alert_columns) | gone
-    scores = model.score(
-        user_ids,
-        features.select(model.feature_columns).to_numpy(),
-        enabled,
-        known=(features["amount_count"] > 0).to_numpy(),
-    )
-    offers = _choose(scores, enabled | away, edition.policy)
+    known = (features["amount_count"] > 0).to_numpy()
+    scores = model.score(features, enabled, known=known)
+    policy = edition.policy
+    offers = choose(scores.probabilities, policy.max_items, exclude=enabled | away, threshold=policy.threshold)
     return Lists(
         lists=_list_rows(user_ids, scores, offers, edition),
-        items=_item_rows(features, scores, offers, model.alert_columns, edition),
+        items=_item_rows(features, known, scores, offers, model.alert_columns, edition),
     )
-
-
-def _choose(scores: Scores, exclude: AlertMatrix, policy: Policy) -> Offers:
-    return choose(scores.probabilities, policy.max_items, exclude=exclude, threshold=policy.threshold)
 
 
 def _list_rows(user_ids: list[str], scores: Scores, offers: Offers, edition: Edition) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "user_id": user_ids,
-            "recommendation_type": np.where(scores.n_similar > 0, COLLABORATIVE, NEW_USER).tolist(),
+            "recommendation_type": scores.kinds,
             "n_items": (offers.alerts >= 0).sum(axis=1),
         },
         schema_overrides={"user_id": pl.String, "recommendation_type": pl.String},
@@ -117,23 +135,30 @@ def _list_rows(user_ids: list[str], scores: Scores, offers: Offers, edition: Edi
 
 
 def _item_rows(
-    features: pl.DataFrame, scores: Scores, offers: Offers, alert_columns: tuple[str, ...], edition: Edition
+    features: pl.DataFrame,
+    known: NDArray[np.bool_],
+    scores: Scores,
+    offers: Offers,
+    alert_columns: tuple[str, ...],
+    edition: Edition,
 ) -> pl.DataFrame:
     rows, ranks = np.nonzero(offers.alerts >= 0)
     values = features.select(FEATURES).to_numpy()
     user_ids = features[USER_ID].to_list()
-    items = [
-        _item(
-            user_ids[row],
-            BY_KEY[alert_columns[offers.alerts[row, rank]]],
-            rank=int(rank) + 1,
-            probability=float(offers.probabilities[row, rank]),
-            n_similar=int(scores.n_similar[row]),
-            features=dict(zip(FEATURES, values[row].tolist(), strict=True)),
-            model_version=edition.model_version,
+    items = []
+    for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True):
+        alert = int(offers.alerts[row, rank])
+        evidence = Evidence(
+            probability=float(scores.probabilities[row, alert]),
+            low=float(scores.low[row, alert]),
+            high=float(scores.high[row, alert]),
+            kind=scores.kinds[row],
+            cohort_count=int(scores.cohort_count[row, alert]),
+            cohort_size=int(scores.cohort_size[row]),
+            features=dict(zip(FEATURES, values[row].tolist(), strict=True)) if known[row] else {},
         )
-        for row, rank in zip(rows, ranks, strict=True)
-    ]
+        entry = BY_KEY[alert_columns[alert]]
+        items.append(_item(user_ids[row], entry, rank=rank + 1, evidence=evidence, edition=edition))
     return pl.DataFrame(items, schema=_ITEM_SCHEMA).with_columns(
         model_version=pl.lit(edition.model_version),
         generated_at=pl.lit(edition.generated_at),
@@ -159,48 +184,58 @@ _ITEM_SCHEMA = {
 }
 
 
-def _item(
-    user_id: str,
-    entry: AlertType,
-    *,
-    rank: int,
-    probability: float,
-    n_similar: int,
-    features: Mapping[str, float],
-    model_version: str,
-) -> dict[str, Any]:
-    confidence = confidence_level(probability, n_similar)
+def _item(user_id: str, entry: AlertType, *, rank: int, evidence: Evidence, edition: Edition) -> dict[str, Any]:
+    confidence = confidence_level(evidence.probability, evidence.low, edition.policy.threshold)
+    recommendation_id = uuid.uuid5(_NAMESPACE, json.dumps([user_id, entry.key, edition.model_version]))
     return {
         "user_id": user_id,
         "alert_type": entry.key,
         "rank": rank,
-        "probability": probability,
+        "probability": evidence.probability,
         "confidence_level": confidence,
         "parameters": json.dumps(dict(entry.parameters)),
-        "reasons": json.dumps(reasons(entry, probability=probability, n_similar=n_similar, features=features)),
+        "reasons": json.dumps(reasons(entry, evidence)),
         "title": entry.title,
         "description": entry.description,
         "natural_language_query": entry.natural_language_query(),
         "category": entry.category,
         # Until value enters the ranking, how sure we are is all that sets one offer above another.
         "priority": confidence,
-        "reasoning": reasoning(entry, probability=probability, n_similar=n_similar, features=features),
-        "recommendation_id": str(uuid.uuid5(_NAMESPACE, json.dumps([user_id, entry.key, model_version]))),
+        "reasoning": reasoning(entry, evidence),
+        "recommendation_id": str(recommendation_id),
     }
 
 
-def reasoning(entry: AlertType, *, probability: float, n_similar: int, features: Mapping[str, float]) -> str:
-    """Return why, in a sentence for the customer: about their own spending, or that nothing is known of it yet."""
-    if n_similar == 0:
-        return f"{probability:.0%} of customers have this alert on; what you buy will shape this list."
-    return entry.evidence.format(**features)
+def reasoning(entry: AlertType, evidence: Evidence) -> str:
+    """Return why, for the customer: their own spending, and what customers like them do."""
+    sentences = [entry.evidence.format(**evidence.features)] if evidence.features else []
+    if evidence.cohort_size >= MIN_COHORT and evidence.cohort_count:
+        count, size = evidence.cohort_count, evidence.cohort_size
+        sentences.append(f"{count} of the {size} customers most like you have this alert on.")
+    if evidence.kind == DEFAULT:
+        sentences.append("It goes together with the alerts that you have.")
+    if evidence.kind == NEW_USER:
+        sentences.append(f"{evidence.probability:.0%} of customers have this alert on.")
+    if not evidence.features:
+        sentences.append("What you buy will shape this list.")
+    return " ".join(sentences)
 
 
-def reasons(
-    entry: AlertType, *, probability: float, n_similar: int, features: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Return why, as numbers: each can be recomputed from the stored model and the user's transactions."""
-    if n_similar == 0:
-        return [{"kind": "popularity", "share": probability}]
-    own = {name: features[name] for name in entry.evidence_features}
-    return [{"kind": "similar_users", "share": probability, "n_similar": n_similar}, {"kind": "own_spending", **own}]
+def reasons(entry: AlertType, evidence: Evidence) -> list[dict[str, Any]]:
+    """Return why, as numbers: each can be recomputed from the stored model and the user's transactions and rules."""
+    found: list[dict[str, Any]] = [
+        {
+            "kind": "popularity" if evidence.kind == NEW_USER else "model",
+            "probability": evidence.probability,
+            "low": evidence.low,
+            "high": evidence.high,
+        }
+    ]
+    if evidence.cohort_size >= MIN_COHORT:
+        found.append(
+            {"kind": "similar_users", "n_with_alert": evidence.cohort_count, "n_similar": evidence.cohort_size}
+        )
+    if evidence.features:
+        own = {name: evidence.features[name] for name in entry.evidence_features}
+        found.append({"kind": "own_spending", **own})
+    return found

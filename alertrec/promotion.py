@@ -57,9 +57,11 @@ def roll_back(workspace: Workspace, *, promoted_by: str) -> str:
 
 
 def is_due(connection: Connection, days: float) -> bool:
-    """Return whether there is no champion, or it was trained at least `days` ago."""
-    champion = models.champion(connection)
-    return champion is None or jobs.database_time(connection) - champion.created_at >= timedelta(days=days)
+    """Return whether there is no champion, or the last training, serving or refused, is at least `days` ago."""
+    last = models.newest(connection)
+    if models.champion(connection) is None or last is None:
+        return True
+    return jobs.database_time(connection) - last.created_at >= timedelta(days=days)
 
 
 def _is_before(one: ModelVersion, other: ModelVersion) -> bool:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alertrec.artifacts import Card, read_artifact, write_artifact
+from alertrec.calibration import Calibration, confidence_level
 from alertrec.catalog import ALERT_KEYS
-from alertrec.errors import DataError, NotFittedError, UnknownUserError
-from alertrec.feature_engineering import SIMILARITY_FEATURES, USER_ID
-from alertrec.models.base import AlertMatrix, FeatureMatrix, Rows, ScoreMatrix
-from alertrec.models.knn import KNeighbours
-from alertrec.models.popularity import Popularity
+from alertrec.errors import DataError, NotFittedError
+from alertrec.explanation import Explanation
+from alertrec.feature_engineering import SIMILARITY_FEATURES
+from alertrec.models.base import AlertMatrix, ScoreMatrix
+from alertrec.models.knn import KNeighbours, Neighbours
 from alertrec.ranking import choose
+from alertrec.scoring import Columns, Scorer, Scores
+from alertrec.user_frames import feature_matrix, label_matrix, row_of_user, user_ids_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
-
-    UserFrame = pd.DataFrame | pl.DataFrame
+    from alertrec.user_frames import UserFrame
 
 DEFAULT_MODEL_PATH = Path(".alertrec") / "models" / "latest"
 HIGH_FROM, MEDIUM_FROM = 0.7, 0.5
@@ -37,6 +37,16 @@ class RecommendedAlert(TypedDict):
     probability: float
     confidence: str
     reason: str
+    explanation: NotRequired[dict[str, Any]]
+
+
+class _Judged(NamedTuple):
+    """What is said of one user: probabilities (1, n_alerts), and of each alert how sure and how many alike have it."""
+
+    probabilities: ScoreMatrix
+    levels: Sequence[str]
+    n_with_alert: NDArray[np.int64]
+    n_similar: int
 
 
 class SimilarUser(TypedDict):
@@ -56,23 +66,8 @@ class UserRecommendations(TypedDict):
     total_similar_users: int
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What the model says of some users.
-
-    Attributes
-    ----------
-    probabilities : float64 array, shape (n_users, n_alerts)
-    n_similar : int array, shape (n_users,)
-        Neighbours that each user's probabilities rest on; 0 where popularity answers.
-    """
-
-    probabilities: ScoreMatrix
-    n_similar: NDArray[np.int64]
-
-
-def confidence_level(probability: float, n_similar: int) -> str:
-    """Return "low" under 3 neighbours, else "high" from 0.7 and "medium" from 0.5 on."""
+def confidence_of_neighbours(probability: float, n_similar: int) -> str:
+    """Return how sure a share is: "low" under 3 neighbours, else "high" from 0.7 and "medium" from 0.5 on."""
     if n_similar < MIN_NEIGHBOURS or probability < MEDIUM_FROM:
         return "low"
     return "high" if probability >= HIGH_FROM else "medium"
@@ -91,20 +86,44 @@ class AlertRecommenderModel:
     is_trained : bool
     user_ids : list of str
         The users that the model remembers, ascending: those that can be somebody's neighbours.
+    feature_columns : tuple of str
+        The features that similarity is judged by.
+    input_columns : tuple of str
+        The features that the algorithm looks at.
     card : dict
-        How the model came about: parameters, columns, counts, versions.
+        How the model came about: algorithm, parameters, columns, counts, versions.
     """
 
     def __init__(self, model_path: str | Path | None = None) -> None:
         self.model_path = Path(model_path) if model_path is not None else DEFAULT_MODEL_PATH
-        self.is_trained = False
         self.card: Card = {}
-        self.user_ids: list[str] = []
         self.feature_columns: tuple[str, ...] = SIMILARITY_FEATURES
+        self.input_columns: tuple[str, ...] = SIMILARITY_FEATURES
         self.alert_columns: tuple[str, ...] = ALERT_KEYS
-        self._row_of: dict[str, int] = {}
-        self._neighbours = KNeighbours()
-        self._popularity = Popularity()
+        self._scorer: Scorer | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model can be asked."""
+        return self._scorer is not None
+
+    @property
+    def user_ids(self) -> list[str]:
+        """The users that the model remembers."""
+        return self.scorer.user_ids if self._scorer is not None else []
+
+    @property
+    def scorer(self) -> Scorer:
+        """What the model has learnt.
+
+        Raises
+        ------
+        NotFittedError
+            Before `train` or `load_model`.
+        """
+        if self._scorer is None:
+            raise NotFittedError("this model has not been trained; call `train` or `load_model` first")
+        return self._scorer
 
     def train(
         self, user_features_df: UserFrame, n_neighbors: int = 5, metric: str = "cosine", *, max_reference: int = 20_000
@@ -122,47 +141,111 @@ class AlertRecommenderModel:
         DataError
             If there is no row, a user comes twice, a feature column is missing, or a feature is infinite.
         """
-        user_ids = _user_ids(user_features_df)
-        features = _matrix(user_features_df, self.feature_columns)
-        labels = _label_matrix(user_features_df, self.alert_columns)
-        return self.fit(user_ids, features, labels, n_neighbors=n_neighbors, metric=metric, max_reference=max_reference)
+        labels = label_matrix(user_features_df, self.alert_columns)
+        knn = {"n_neighbors": n_neighbors, "metric": metric, "max_reference": max_reference}
+        return self.fit(user_features_df, labels, neighbours=knn)
 
-    def fit(self, user_ids: Sequence[str], features: FeatureMatrix, labels: AlertMatrix, **parameters: Any) -> Self:
-        """Learn from arrays, shapes (n_users, n_features) and (n_users, n_alerts); see `train`."""
-        if len(set(user_ids)) != len(user_ids):
-            raise DataError("a user comes more than once in the training data; one row a user is expected")
-        # Rows in the order of ids: the same users in another order give the same model, ties included.
-        order = sorted(range(len(user_ids)), key=user_ids.__getitem__)
-        neighbours = KNeighbours(**parameters).fit(features[order], labels[order])
-        self._popularity = Popularity().fit(features, labels)
-        self._adopt([user_ids[order[row]] for row in neighbours.reference_rows_], neighbours)
+    def fit(
+        self,
+        user_features_df: UserFrame,
+        labels: AlertMatrix,
+        *,
+        algorithm: str = KNeighbours.name,
+        parameters: Mapping[str, Any] | None = None,
+        neighbours: Mapping[str, Any] | None = None,
+        input_columns: Sequence[str] = SIMILARITY_FEATURES,
+        calibration: Calibration | None = None,
+    ) -> Self:
+        """Learn by any algorithm.
+
+        Parameters
+        ----------
+        user_features_df : frame with `user_id`, the similarity features and `input_columns`
+        labels : bool array, shape (n_users, n_alerts), in the order of `alert_columns`
+        algorithm : str
+            A name of `alertrec.models.MODELS`.
+        parameters, neighbours : mappings
+            Of the algorithm, unless that is "knn"; of the neighbour model.
+        calibration : Calibration, optional
+            What turns the algorithm's probabilities into those that are offered; by default they stay as they are.
+        """
+        calibration = calibration or Calibration.identity()
+        parameters, neighbours = dict(parameters or {}), dict(neighbours or {})
+        scorer = Scorer.fit(
+            user_ids_of(user_features_df),
+            feature_matrix(user_features_df, self.feature_columns),
+            feature_matrix(user_features_df, input_columns),
+            labels,
+            neighbours=KNeighbours(**neighbours),
+            algorithm=algorithm,
+            parameters=parameters,
+            calibration=calibration,
+        )
+        self._scorer, self.input_columns = scorer, tuple(input_columns)
         self.card = {
-            "algorithm": neighbours.name,
-            "parameters": parameters,
-            "n_users": len(user_ids),
+            "algorithm": algorithm,
+            "parameters": neighbours if algorithm == KNeighbours.name else parameters,
+            "neighbours": neighbours,
+            "calibration": calibration.to_json(),
+            "n_users": scorer.n_users,
             "feature_columns": list(self.feature_columns),
+            "input_columns": list(self.input_columns),
             "alert_columns": list(self.alert_columns),
         }
         return self
 
-    def score(
-        self, user_ids: Sequence[str], features: FeatureMatrix, enabled: AlertMatrix, *, known: NDArray[np.bool_]
-    ) -> Scores:
-        """Return the probability that each user would enable each alert.
+    def score(self, user_features_df: UserFrame, enabled: AlertMatrix, *, known: NDArray[np.bool_]) -> Scores:
+        """Say of each user how probable each alert is.
 
         Parameters
         ----------
-        features : float64 array, shape (n_users, n_features), the columns of `feature_columns`
+        user_features_df : frame with `user_id`, `feature_columns` and `input_columns`
         enabled : bool array, shape (n_users, n_alerts)
         known : bool array, shape (n_users,)
-            False for a user of whom nothing is known yet, whose features say nothing: popularity answers.
+            False for a user without purchases, whose features say nothing.
         """
-        self._check_trained()
-        neighbours, _ = self._nearest(user_ids, features, self._neighbours.n_neighbors)
-        shares = self._neighbours.shares(neighbours)
-        n_similar = np.where(known, (neighbours >= 0).sum(axis=1), 0)
-        base_rates = self._popularity.predict_proba(features, enabled)
-        return Scores(np.where((n_similar > 0)[:, None], shares, base_rates), n_similar)
+        scorer = self.scorer
+        similarity = feature_matrix(user_features_df, self.feature_columns)
+        inputs = feature_matrix(user_features_df, self.input_columns)
+        return scorer.score(user_ids_of(user_features_df), similarity, inputs, enabled, known=known)
+
+    def with_users(self, user_features_df: UserFrame, labels: AlertMatrix, *, gone: Collection[str] = ()) -> Self:
+        """Return this model, its neighbours being these users as they are now, and others but `gone`; see `Scorer`."""
+        changed = copy(self)
+        similarity = feature_matrix(user_features_df, self.feature_columns)
+        changed._scorer = self.scorer.with_users(user_ids_of(user_features_df), similarity, labels, gone=gone)
+        return changed
+
+    def explain(self, user_features_df: UserFrame, enabled: AlertMatrix, alert_type: str) -> Explanation:
+        """Explain the probability of an alert, of the one user in the frame.
+
+        Parameters
+        ----------
+        user_features_df : frame of one row, as `score` takes it
+        enabled : bool array, shape (1, n_alerts)
+
+        Raises
+        ------
+        DataError
+            If the model knows no such alert.
+        """
+        if alert_type not in self.alert_columns:
+            raise DataError(f"unknown alert type {alert_type!r}; known are {', '.join(self.alert_columns)}")
+        scorer = self.scorer
+        similarity = feature_matrix(user_features_df, self.feature_columns)
+        medians = self.card.get("feature_medians")
+        if medians is None:  # trained on a frame, which has the ten features only
+            medians = dict(zip(self.feature_columns, np.median(scorer.neighbours.known_, axis=0).tolist(), strict=True))
+        return scorer.explain(
+            user_ids_of(user_features_df)[0],
+            similarity,
+            feature_matrix(user_features_df, self.input_columns),
+            enabled,
+            self.alert_columns.index(alert_type),
+            is_known=bool(user_features_df["amount_count"].to_list()[0] > 0),
+            columns=Columns(self.feature_columns, self.input_columns, self.alert_columns),
+            typical=np.array([medians[name] for name in self.input_columns]),
+        )
 
     def recommend_for_user(
         self,
@@ -172,6 +255,7 @@ class AlertRecommenderModel:
         threshold: float = 0.4,
         *,
         include_similar_users: bool = False,
+        explain: bool = False,
     ) -> UserRecommendations:
         """Recommend the alerts that one user does not have yet.
 
@@ -185,6 +269,8 @@ class AlertRecommenderModel:
             Alerts from this probability on are recommended; where there is none, the two most probable ones.
         include_similar_users : bool
             Name the neighbours in `similar_users`. They are other customers: for trusted callers only.
+        explain : bool
+            Add `explanation` to each recommendation: what it rests on and what would change it, see `Explanation`.
 
         Returns
         -------
@@ -195,23 +281,22 @@ class AlertRecommenderModel:
         NotFittedError, UnknownUserError, DataError
             Before `train` or `load_model`; if the frame has no row of the user; if a feature column is missing.
         """
-        self._check_trained()
-        row = _row_of_user(user_features_df, user_id)
+        scorer = self.scorer
+        row = row_of_user(user_features_df, user_id)
         user_id = str(user_id)
-        features = _matrix(row, self.feature_columns)
-        neighbours, similarities = self._nearest([user_id], features, k_neighbors)
-        shares = self._neighbours.shares(neighbours)
-        offers = choose(shares, len(self.alert_columns), exclude=self._enabled(user_id, row), threshold=threshold)
-        n_similar = int((neighbours >= 0).sum())
+        enabled = self._enabled(user_id, row)
+        neighbours, similarities = scorer.nearest([user_id], feature_matrix(row, self.feature_columns), k_neighbors)
+        judged = self._judged_by_neighbours(neighbours) if scorer.is_knn else self._judged(row, enabled, threshold)
+        offers = choose(judged.probabilities, len(self.alert_columns), exclude=enabled, threshold=threshold)
+        found = [self._recommendation(judged, alert) for alert in offers.alerts[0].tolist() if alert >= 0]
+        if explain:
+            for each in found:
+                each["explanation"] = self.explain(row, enabled, each["alert_type"]).to_json()
         return {
             "user_id": user_id,
-            "recommendations": [
-                self._recommendation(alert, probability, n_similar)
-                for alert, probability in zip(offers.alerts[0], offers.probabilities[0], strict=True)
-                if alert >= 0
-            ],
+            "recommendations": found,
             "similar_users": self._similar_users(neighbours[0], similarities[0]) if include_similar_users else [],
-            "total_similar_users": n_similar,
+            "total_similar_users": int((neighbours >= 0).sum()),
         }
 
     def save_model(self, model_path: str | Path | None = None) -> Path:
@@ -222,9 +307,9 @@ class AlertRecommenderModel:
         NotFittedError, ModelStoreError
             Before `train` or `load_model`; if the path is something else than a model, which is left as it is.
         """
-        self._check_trained()
+        arrays = self.to_arrays()
         path = Path(model_path) if model_path is not None else self.model_path
-        write_artifact(path, self.card, self.to_arrays())
+        write_artifact(path, self.card, arrays)
         return path
 
     def load_model(self, model_path: str | Path | None = None) -> Self:
@@ -239,11 +324,7 @@ class AlertRecommenderModel:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything learnt, as named arrays without objects."""
-        return {
-            "user_ids": np.array(self.user_ids, dtype=np.str_),
-            **self._neighbours.to_arrays(),
-            **self._popularity.to_arrays(),
-        }
+        return self.scorer.to_arrays()
 
     @classmethod
     def from_arrays(cls, card: Card, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -251,50 +332,52 @@ class AlertRecommenderModel:
         return cls()._restore(card, arrays)
 
     def _restore(self, card: Card, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        scorer = Scorer.from_arrays(card, arrays)
+        self._scorer, self.card = scorer, card
         self.feature_columns = tuple(card["feature_columns"])
+        self.input_columns = tuple(card["input_columns"])
         self.alert_columns = tuple(card["alert_columns"])
-        self._popularity = Popularity.from_arrays({}, arrays)
-        self._adopt(arrays["user_ids"].tolist(), KNeighbours.from_arrays(card["parameters"], arrays))
-        self.card = card
         return self
-
-    def _adopt(self, user_ids: list[str], neighbours: KNeighbours) -> None:
-        self.user_ids, self._neighbours = user_ids, neighbours
-        self._row_of = dict(zip(user_ids, neighbours.reference_rows_.tolist(), strict=True))
-        self.is_trained = True
-
-    def _check_trained(self) -> None:
-        if not self.is_trained:
-            raise NotFittedError("this model has not been trained; call `train` or `load_model` first")
-
-    def _nearest(
-        self, user_ids: Sequence[str], features: FeatureMatrix, n_neighbors: int
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        rows: Rows = np.array([self._row_of.get(user_id, -1) for user_id in user_ids], dtype=np.intp)
-        return self._neighbours.kneighbors(features, n_neighbors, training_rows=rows)
 
     def _enabled(self, user_id: str, row: UserFrame) -> AlertMatrix:
         if any(column in row.columns for column in self.alert_columns):
-            return _label_matrix(row, self.alert_columns)
-        if user_id in self._row_of:
-            return self._neighbours.labels_[np.flatnonzero(self._neighbours.reference_rows_ == self._row_of[user_id])]
-        if self.card["n_users"] > len(self.user_ids):
+            return label_matrix(row, self.alert_columns)
+        scorer = self.scorer
+        remembered = np.flatnonzero(scorer.neighbours.reference_rows_ == scorer.rows_of([user_id]))
+        if len(remembered):
+            return scorer.neighbours.labels_[remembered]
+        if scorer.n_users > len(scorer.user_ids):
             raise DataError(
                 f"what user {user_id!r} has enabled is not known: the frame has no alert columns, and the model "
-                f"remembers {len(self.user_ids)} of {self.card['n_users']} users; add the alert columns"
+                f"remembers {len(scorer.user_ids)} of {scorer.n_users} users; add the alert columns"
             )
         return np.zeros((1, len(self.alert_columns)), dtype=bool)
 
-    def _recommendation(self, alert: int, probability: float, n_similar: int) -> RecommendedAlert:
+    def _judged_by_neighbours(self, neighbours: Neighbours) -> _Judged:
+        """Judge by the share of just these neighbours, as promised."""
+        n_similar = int((neighbours >= 0).sum())
+        shares = self.scorer.neighbours.shares(neighbours)
+        levels = [confidence_of_neighbours(share, n_similar) for share in shares[0].tolist()]
+        return _Judged(shares, levels, np.rint(shares[0] * n_similar).astype(np.int64), n_similar)
+
+    def _judged(self, row: UserFrame, enabled: AlertMatrix, threshold: float) -> _Judged:
+        """Judge by the algorithm; what is alike tells how many similar users have each alert."""
+        known = np.array([row["amount_count"].to_list()[0] > 0])
+        scores = self.score(row, enabled, known=known)
+        pairs = zip(scores.probabilities[0].tolist(), scores.low[0].tolist(), strict=True)
+        levels = [confidence_level(probability, low, threshold) for probability, low in pairs]
+        return _Judged(scores.probabilities, levels, scores.cohort_count[0], int(scores.cohort_size[0]))
+
+    def _recommendation(self, judged: _Judged, alert: int) -> RecommendedAlert:
         return {
             "alert_type": self.alert_columns[alert],
-            "probability": float(probability),
-            "confidence": confidence_level(probability, n_similar),
-            "reason": f"{round(probability * n_similar)} of the {n_similar} most similar users have this alert",
+            "probability": float(judged.probabilities[0, alert]),
+            "confidence": judged.levels[alert],
+            "reason": f"{judged.n_with_alert[alert]} of the {judged.n_similar} most similar users have this alert",
         }
 
     def _similar_users(self, neighbours: NDArray[np.intp], similarities: NDArray[np.float64]) -> list[SimilarUser]:
-        knn = self._neighbours
+        knn = self.scorer.neighbours
         return [
             {
                 "user_id": self.user_ids[reference],
@@ -304,37 +387,3 @@ class AlertRecommenderModel:
             for reference, similarity in zip(neighbours, similarities, strict=True)
             if reference >= 0
         ]
-
-
-def _user_ids(frame: UserFrame) -> list[str]:
-    if USER_ID not in frame.columns:
-        raise DataError(f"the column {USER_ID!r} is missing; the frame has {', '.join(map(str, frame.columns))}")
-    return [str(user_id) for user_id in frame[USER_ID].to_list()]
-
-
-def _row_of_user(frame: UserFrame, user_id: str) -> UserFrame:
-    """Return the row of one user, looked up by identity and never by position."""
-    rows = [row for row, each in enumerate(_user_ids(frame)) if each == str(user_id)]
-    if not rows:
-        raise UnknownUserError(str(user_id))
-    if len(rows) > 1:
-        raise DataError(f"user {user_id!r} comes {len(rows)} times in the frame; one row a user is expected")
-    return frame[rows[0] : rows[0] + 1]
-
-
-def _matrix(frame: UserFrame, columns: Sequence[str]) -> FeatureMatrix:
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        raise DataError(f"feature columns are missing: {', '.join(missing)}; `build_user_features` makes them")
-    return np.asarray(frame[list(columns)].to_numpy(), dtype=np.float64)
-
-
-def _label_matrix(frame: UserFrame, columns: Sequence[str]) -> AlertMatrix:
-    present = {column: np.asarray(frame[column].to_numpy()) for column in columns if column in frame.columns}
-    nobody = np.zeros(len(frame), dtype=bool)
-    return np.column_stack([_as_bool(present[column]) if column in present else nobody for column in columns])
-
-
-def _as_bool(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return 0/1, booleans and floats as booleans; an unknown label, None or NaN, is not enabled."""
-    return np.nan_to_num(values.astype(np.float64)) > 0

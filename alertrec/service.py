@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,12 +21,15 @@ from alertrec.errors import (
     UnknownUserError,
     reason_of,
 )
+from alertrec.explanation import Explanation
+from alertrec.feature_engineering import build_user_features
+from alertrec.labels import enabled_matrix
 from alertrec.lists import Edition, Lists, build_lists
 from alertrec.schedule import REFRESH
 from alertrec.storage import jobs, models
 from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedChunk
-from alertrec.storage.lists import delete_list, write_lists
+from alertrec.storage.lists import delete_list, read_items, read_list, write_lists
 from alertrec.storage.source import UserData, UserRange, Users
 from alertrec.task_names import REFRESH_CHUNK
 from alertrec.workspace import Champion, Enqueue, Workspace
@@ -72,12 +76,36 @@ def generate_recommendations(workspace: Workspace, user_id: str, *, as_of: datet
 def renew_lists(workspace: Workspace, connection: Connection, users: Users, *, as_of: datetime | None) -> int:
     """Renew the lists of some users in the caller's transaction, and return how many were written."""
     champion = workspace.champions.current(connection)
+    if as_of is None:
+        live = workspace.live.model(connection, workspace.source, champion.version, champion.model)
+        champion = replace(champion, model=live)
     # The moment before reading: of two lists, the one whose data were read later is the newer one.
     generated_at = jobs.database_time(connection)
     as_of = as_of or generated_at
     since = generated_at - timedelta(days=workspace.settings.dismissed_days)
     data = workspace.source.read(connection, users, as_of=as_of, dismissed_since=since)
     return write_lists(connection, _lists_of(workspace, champion, data, as_of=as_of, generated_at=generated_at))
+
+
+def explain_list(workspace: Workspace, user_id: str) -> dict[str, Explanation]:
+    """Explain each recommendation in the list of a user, as of the moment that the list was made.
+
+    Raises
+    ------
+    DataError
+        If the user has no list.
+    NoChampionError, TransientError
+    """
+    with transient_errors("a list was explained"), workspace.engine.connect() as connection:
+        row = read_list(connection, user_id)
+        if row is None:
+            raise DataError(f"user {user_id!r} has no list to explain; `alertrec recommend` makes one")
+        model = workspace.champions.current(connection).model
+        data = workspace.source.read(connection, UserRange(user_id, user_id), as_of=row["as_of"])
+        alert_types = [item["alert_type"] for item in read_items(connection, user_id)]
+    features = build_user_features(data.users, data.transactions, as_of=row["as_of"])
+    enabled = enabled_matrix([user_id], data.rules, model.alert_columns)
+    return {alert_type: model.explain(features, enabled, alert_type) for alert_type in alert_types}
 
 
 def request_refresh(

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from alertrec.errors import ConfigError, ModelStoreError, NoChampionError
 from alertrec.lists import Policy
+from alertrec.live import Live
 from alertrec.model_store import ModelStore
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.settings import Settings
@@ -101,6 +102,7 @@ class Workspace:
     source: Source
     store: ModelStore
     champions: Champions
+    live: Live
 
     @property
     def policy(self) -> Policy:
@@ -132,4 +134,5 @@ def open_workspace(settings: Settings, **engine_options: Any) -> Workspace:
         source=Source(settings.source_schema),
         store=store,
         champions=Champions(store),
+        live=Live(),
     )

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
-from alertrec.cli import data, health, models, system, work
+from alertrec.cli import data, health, models, reports, system, work
 from alertrec.errors import AlertrecError, first_line
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 system.register(app)
 data.register(app)
 work.register(app)
+reports.register(app)
 health.register(app)
 app.add_typer(models.app, name="models")
 
@@ -46,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     try:
         status = app(given, standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         status = 130
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # of the usage errors below it, which typer does not export
         status = error.exit_code
     except KeyboardInterrupt:
         status = 130

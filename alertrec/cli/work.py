@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -15,6 +17,7 @@ from alertrec.runtime import opened
 from alertrec.task_names import REFRESH_RECOMMENDATIONS, TRAIN_MODEL
 
 if TYPE_CHECKING:
+    from alertrec.explanation import Explanation
     from alertrec.workspace import Workspace
 
 LocalOption = Annotated[bool, typer.Option("--local", help="Do it in this process; no worker is needed.")]
@@ -28,12 +31,14 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    force: Annotated[bool, typer.Option("--force", help="Train even if the champion is young.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train even if the last training is recent, and let drift pass.")
+    ] = False,
     local: LocalOption = False,
     as_of: AsOfOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model on workers and promote it."""
+    """Train on workers, judge the candidates, and promote the best if it passes the gates."""
     from alertrec import fitting
     from alertrec.sending import send
 
@@ -49,6 +54,12 @@ def train(
         print_json({"job_id": job_id, **result})
     elif "skipped" in result:
         console.print(f"nothing trained: {result['skipped']}; --force trains all the same")
+    elif "refused" in result:
+        version = result["version"]
+        console.print(f"model [bold]{version}[/] is stored, and does not serve:")
+        for reason in result["refused"]:
+            console.print(f"  {escape(reason)}", highlight=False)
+        console.print(f"`alertrec models report {version}` shows all figures, `alertrec models promote` overrules")
     else:
         console.print(f"model [bold]{result['version']}[/] is champion")
 
@@ -72,24 +83,33 @@ def refresh(local: LocalOption = False, as_of: AsOfOption = None, as_json: JsonO
         console.print(f"{result['n_users']:,} users refreshed in {result['n_chunks']} chunks")
 
 
-def recommend(user: str, as_of: AsOfOption = None, as_json: JsonOption = False) -> None:
+def recommend(
+    user: str,
+    as_of: AsOfOption = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each offer rests on.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Renew the list of one USER now, and show it."""
     from alertrec import service
     from alertrec.storage.lists import read_items, read_list
 
     with opened(settings()) as workspace:
         service.generate_recommendations(workspace, user, as_of=parse_as_of(as_of))
+        explanations = service.explain_list(workspace, user) if explain else {}
         with workspace.engine.connect() as connection:
             row, items = read_list(connection, user), read_items(connection, user)
     if row is None:
         raise DataError(f"user {user!r} is not active, and is served no list")
     if as_json:
-        print_json({**row, "recommendations": [dict(item) for item in items]})
+        told = {alert_type: {"explanation": each.to_json()} for alert_type, each in explanations.items()}
+        print_json({**row, "recommendations": [{**item, **told.get(item["alert_type"], {})} for item in items]})
     else:
-        print_list(user, row["recommendation_type"], items)
+        print_list(user, row["recommendation_type"], items, explanations)
 
 
-def print_list(user: str, recommendation_type: str, items: Any) -> None:
+def print_list(
+    user: str, recommendation_type: str, items: Any, explanations: Mapping[str, Explanation] = MappingProxyType({})
+) -> None:
     """Print what a user is offered and why."""
     console.print(f"\n[bold]{escape(user)}[/]  [dim]{recommendation_type}[/]", highlight=False)
     if not items:
@@ -100,6 +120,22 @@ def print_list(user: str, recommendation_type: str, items: Any) -> None:
         console.print(head, highlight=False)
         console.print(f"     “{item['natural_language_query']}”", highlight=False)
         console.print(f"     [dim]{item['reasoning']}[/]", highlight=False)
+        if item["alert_type"] in explanations:
+            _print_explanation(explanations[item["alert_type"]])
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    from alertrec.catalog import BY_KEY
+    from alertrec.explanation import sentences
+
+    for sentence in sentences(explanation, {key: entry.title for key, entry in BY_KEY.items()}):
+        console.print(f"     {escape(sentence)}", highlight=False)
+    if explanation.contributions:
+        console.print(
+            f"     log-odds {explanation.log_odds:+.3f} = {explanation.base:+.3f} to begin with", highlight=False
+        )
+    for each in explanation.contributions:
+        console.print(f"       {each.value:+.3f}  {escape(each.name)}", highlight=False)
 
 
 def _finish(workspace: Workspace, job_id: UUID, report: Report) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.inputs import Inputs
 from alertrec.models.linear import fit_weights
 from alertrec.models.one_more import OneMore
@@ -95,7 +96,9 @@ class Boosting(OneMore[FeatureMatrix]):
             "seed": self.random_state,
             "verbose": -1,
         }
-        data = lightgbm.Dataset(inputs, wanted.astype(np.float64), init_score=offset, params=parameters)
+        data = lightgbm.Dataset(
+            inputs, wanted.astype(np.float64), init_score=np.ascontiguousarray(offset), params=parameters
+        )
         return lightgbm.train(parameters, data, self.n_rounds)
 
     def _prepare(self, features: FeatureMatrix) -> FeatureMatrix:
@@ -109,6 +112,14 @@ class Boosting(OneMore[FeatureMatrix]):
         inputs = np.column_stack([prepared[who], how_many])
         of_trees = np.column_stack([trees.predict(inputs, raw_score=True) for trees in self.trees_])
         return np.asarray(of_trees[place] + enabled @ self.weights_ + self.intercepts_)
+
+    def _parts(self, features: FeatureMatrix, enabled: AlertMatrix, alert: int, grouping: Grouping) -> Parts:
+        # Exact tree SHAP (Lundberg et al. 2020): a value for each input, and the expected output at the end.
+        inputs = np.column_stack([features, enabled.sum(axis=1)])
+        *of_features, of_number, expected = np.asarray(self.trees_[alert].predict(inputs, pred_contrib=True))[0]
+        base = self.intercepts_[alert] + expected
+        of_alerts = self.weights_[:, alert] * enabled[0]
+        return Parts(base, grouping.sums(np.array(of_features)), of_alerts, of_number)
 
     def _learnt(self) -> dict[str, NDArray[Any]]:
         text = _SEPARATOR.join(trees.model_to_string() for trees in self.trees_)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.one_more import OneMore
 
 
@@ -51,6 +52,10 @@ class Cooccurrence(OneMore[int]):
     def _score(self, prepared: int, users: Rows, enabled: AlertMatrix) -> ScoreMatrix:
         del prepared, users
         return np.asarray(enabled @ self.weights_ + self.intercepts_)
+
+    def _parts(self, features: FeatureMatrix, enabled: AlertMatrix, alert: int, grouping: Grouping) -> Parts:
+        del features
+        return Parts(self.intercepts_[alert], np.zeros(len(grouping.names)), self.weights_[:, alert] * enabled[0])
 
     def _learnt(self) -> dict[str, NDArray[Any]]:
         return {"intercepts": self.intercepts_, "of_alerts": self.weights_}

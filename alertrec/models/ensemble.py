@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
 from alertrec.models.boosting import Boosting
+from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.cooccurrence import Cooccurrence
 from alertrec.models.linear import Linear
 from alertrec.models.neural import Neural
@@ -84,6 +85,13 @@ class Ensemble(OneMore[list[Any]]):
         found = np.tile(self.offsets_, (len(users), 1))
         for (weight, member), part in zip(self._heard(), prepared, strict=True):
             found += weight * member.score(part, users, enabled)
+        return found
+
+    def _parts(self, features: FeatureMatrix, enabled: AlertMatrix, alert: int, grouping: Grouping) -> Parts:
+        # Shapley's values of a weighted sum are the weighted sums of theirs.
+        found = Parts(self.offsets_[alert], np.zeros(len(grouping.names)), np.zeros(enabled.shape[1]))
+        for weight, member in self._heard():
+            found = found.plus(weight, member.parts(features, enabled, alert, grouping))
         return found
 
     def _heard(self) -> list[tuple[float, OneMore[Any]]]:

@@ -37,8 +37,8 @@ class Inputs:
     def fit(self, features: FeatureMatrix) -> Self:
         """Learn scales from the training users."""
         logarithms = signed_log(features)
-        self.is_log_ = np.less(_asymmetry(logarithms), _asymmetry(features))
-        self.is_gappy_ = np.isnan(features).any(axis=0)
+        self.is_log_ = _asymmetry(logarithms) < _asymmetry(features)
+        self.is_gappy_ = np.asarray(np.isnan(features).any(axis=0))
         self.mean_, self.scale_ = mean_and_scale(np.where(self.is_log_, logarithms, features))
         return self
 

@@ -110,6 +110,22 @@ class KNeighbours:
         self.smoothing_ = self._best_smoothing() if self.smoothing is None else self.smoothing
         return self
 
+    def rebuilt(self, features: FeatureMatrix, labels: AlertMatrix, *, is_everybody: bool) -> Self:
+        """Return the model that remembers these users, smoothed as strongly as this one.
+
+        Parameters
+        ----------
+        is_everybody : bool
+            They are all the training users, and means and shares are theirs. Otherwise they are a sample, and the
+            means, scales and shares of all users stay as they were.
+        """
+        model = type(self)(self.n_neighbors, self.metric, max(len(features), 1), self.smoothing_)
+        model.fit(features, labels)
+        if not is_everybody:
+            model.mean_, model.scale_, model.shares_ = self.mean_, self.scale_, self.shares_
+            model.reference_ = model._direction(model.known_)
+        return model
+
     def kneighbors(
         self, features: FeatureMatrix, n_neighbors: int, *, training_rows: Rows | None = None
     ) -> tuple[Neighbours, Similarities]:

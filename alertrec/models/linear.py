@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.inputs import ALERT_SCALE, Inputs
 from alertrec.models.one_more import OneMore
 from alertrec.models.parallel import each_alert
@@ -59,6 +60,12 @@ class Linear(OneMore[ScoreMatrix]):
 
     def _score(self, prepared: ScoreMatrix, users: Rows, enabled: AlertMatrix) -> ScoreMatrix:
         return np.asarray(prepared[users] + enabled @ self.weights_.of_alerts)
+
+    def _parts(self, features: FeatureMatrix, enabled: AlertMatrix, alert: int, grouping: Grouping) -> Parts:
+        # Of a sum, Shapley's values are its terms: inputs are 0 at the mean, and so is each alert that is missing.
+        terms = self.inputs_.transform(features)[0] * self.weights_.of_inputs[:, alert]
+        of_groups = grouping.sums(terms, grouping.of_inputs(self.inputs_.is_gappy_))
+        return Parts(self.weights_.intercepts[alert], of_groups, self.weights_.of_alerts[:, alert] * enabled[0])
 
     def _learnt(self) -> dict[str, NDArray[Any]]:
         return {**self.inputs_.to_arrays(), **self.weights_._asdict()}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.contributions import Grouping, Parts, shapley_values
 from alertrec.models.inputs import ALERT_SCALE, Inputs
 from alertrec.models.one_more import OneMore
 from alertrec.models.perceptron import Perceptrons, train
@@ -94,6 +95,21 @@ class Neural(OneMore[FeatureMatrix]):
         free = np.where(enabled, 0.0, shares).sum(axis=1, keepdims=True)
         level = self.levels_[enabled.sum(axis=1), None]
         return np.asarray(np.log(shares) - np.log(np.maximum(free, _TINY)) + level)
+
+    def _parts(self, features: FeatureMatrix, enabled: AlertMatrix, alert: int, grouping: Grouping) -> Parts:
+        # A group that is missing has its inputs at the mean, 0, and none of them unknown.
+        owned, n_groups = np.flatnonzero(enabled[0]), len(grouping.names)
+        inputs, of_inputs = self.inputs_.transform(features), grouping.of_inputs(self.inputs_.is_gappy_)
+
+        def game(there: NDArray[np.bool_]) -> NDArray[np.float64]:
+            some = np.zeros((len(there), enabled.shape[1]), dtype=bool)
+            some[:, owned] = there[:, n_groups:]
+            return self._score(inputs * there[:, of_inputs], np.arange(len(there)), some)[:, alert]
+
+        base, values = shapley_values(game, n_groups + len(owned))
+        of_alerts = np.zeros(enabled.shape[1])
+        of_alerts[owned] = values[n_groups:]
+        return Parts(base, values[:n_groups], of_alerts)
 
     def _learnt(self) -> dict[str, NDArray[Any]]:
         return {**self.inputs_.to_arrays(), **self.networks_._asdict(), "levels": self.levels_}

@@ -10,7 +10,7 @@ an alert that everybody or nobody has is certain, and where only one alert is le
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from alertrec.errors import DataError, NotFittedError
 from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_infinities
+from alertrec.models.contributions import Contributions, Grouping, Parts
 
 Prepared = TypeVar("Prepared")
 
@@ -141,6 +142,47 @@ class OneMore(ABC, Generic[Prepared]):
             found[:, self.contested_] = self._score(prepared, users, enabled[:, self.contested_])
         return found
 
+    def contributions(
+        self, features: FeatureMatrix, enabled: AlertMatrix, alert: int, groups: Mapping[str, Sequence[int]]
+    ) -> Contributions:
+        """Return what a user's behaviour and each of their other alerts add to the log-odds of an alert.
+
+        Parameters
+        ----------
+        features : float64 array, shape (1, n_features)
+        enabled : bool array, shape (1, n_alerts)
+            The alert that is asked about counts as not enabled.
+        alert : int
+        groups : mapping of columns of the features, by name
+            Each column in one of them.
+
+        Returns
+        -------
+        Contributions
+            They sum to `log_odds`. Of an alert that is certain, all but the base are 0.
+
+        Raises
+        ------
+        NotFittedError, DataError
+            Before `fit`; unless it is one user, one of the alerts, and groups as above.
+        """
+        features, enabled = self._checked_queries(features, enabled)
+        if len(features) != 1 or not 0 <= alert < enabled.shape[1]:
+            raise DataError(f"expected one user and one of {enabled.shape[1]} alerts; got {len(features)} and {alert}")
+        grouping = Grouping.of(groups, self.n_features_)
+        others = enabled & (np.arange(enabled.shape[1]) != alert)
+        return self.parts(features, others, alert, grouping).named(grouping, others[0])
+
+    def parts(self, features: FeatureMatrix, enabled: AlertMatrix, alert: int, grouping: Grouping) -> Parts:
+        """Return contributions as arrays; as `contributions`, of arguments that are known to be right."""
+        of_alerts = np.zeros(enabled.shape[1])
+        place = np.flatnonzero(self.contested_ == alert)
+        if len(place) == 0:
+            return Parts(float(self.constants_[alert]), np.zeros(len(grouping.names)), of_alerts)
+        learnt = self._parts(features, enabled[:, self.contested_], int(place[0]), grouping)
+        of_alerts[self.contested_] = learnt.alerts
+        return learnt._replace(alerts=of_alerts)
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything learnt, as named arrays without objects."""
         shape = np.array([self.n_features_], dtype=np.int64)
@@ -169,6 +211,10 @@ class OneMore(ABC, Generic[Prepared]):
     @abstractmethod
     def _score(self, prepared: Prepared, users: Rows, enabled: AlertMatrix) -> ScoreMatrix:
         """Return the log-odds of the contested alerts, shape (n_rows, n_contested)."""
+
+    @abstractmethod
+    def _parts(self, features: FeatureMatrix, enabled: AlertMatrix, alert: int, grouping: Grouping) -> Parts:
+        """Return what sums to `_score` of one user and alert, which is not enabled; alerts are the contested ones."""
 
     @abstractmethod
     def _learnt(self) -> dict[str, NDArray[Any]]:

@@ -98,3 +98,10 @@ def _first(row: Row[Any] | None) -> ModelVersion | None:
 
 def _version(row: Row[Any]) -> ModelVersion:
     return ModelVersion(**row._mapping)
+
+
+def newest(connection: Connection) -> ModelVersion | None:
+    """Return the version that was trained last, whether it serves or not."""
+    return _first(
+        connection.execute(select(model_versions).order_by(model_versions.c.created_at.desc()).limit(1)).first()
+    )

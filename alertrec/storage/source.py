@@ -140,6 +140,17 @@ class Source:
         found: bool | None = connection.scalar(select(active).where(self.users.c.id == user_id))
         return found
 
+    def changed_since(self, connection: Connection, since: datetime, *, limit: int) -> list[str]:
+        """Return users who came, or acted on their alerts, after a moment; the latest first."""
+        action = alert_actions.c
+        acted = select(action.user_id, action.recorded_at.label("at")).where(
+            action.recorded_at > since, action.action.in_(RULE_ACTIONS)
+        )
+        came = select(self.users.c.id, self.users.c.created_at).where(self.users.c.created_at > since)
+        both = union_all(acted, came).subquery()
+        latest = select(both.c.user_id).group_by(both.c.user_id).order_by(func.max(both.c.at).desc(), both.c.user_id)
+        return list(connection.execute(latest.limit(limit)).scalars())
+
     def ranges(self, size: int) -> Select[Any]:
         """Return the query that divides all active users, in the order of ids, into ranges of at most `size`.
 

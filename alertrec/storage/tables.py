@@ -134,6 +134,7 @@ alert_actions = Table(
     Column("recorded_at", _Time, nullable=False, server_default=func.now()),
     Column("processed_at", _Time),
     Index("ix_alert_actions_user_id_occurred_at", "user_id", "occurred_at"),
+    Index("ix_alert_actions_recorded_at", "recorded_at"),
     Index("ix_alert_actions_unprocessed", "recorded_at", postgresql_where=text("processed_at IS NULL")),
 )
 

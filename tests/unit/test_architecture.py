@@ -16,9 +16,10 @@ PACKAGE = ROOT / "alertrec"
 LAYERS = (
     "errors catalog settings task_names action_types transactions schedule",
     "feature_engineering labels models ranking calibration evaluation explanation drift gates detectors sample_bank "
-    "artifacts reporting",
-    "recommender selection lists model_store storage llm",
-    "workspace importing exporting fitting promotion service actions upkeep experiments monitoring watching",
+    "artifacts reporting user_frames",
+    "recommender scoring selection lists model_store storage llm",
+    "workspace live importing exporting training_data judging fitting promotion service actions upkeep experiments "
+    "monitoring watching",
     "embedded runtime flower_access",
     "__init__ __main__ cli web training scheduled_retraining background demo processes doctor sending",
 )
