@@ -6,7 +6,7 @@ TOOLS  := .tools
 UV     := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/bin/uv)
 CODE   := alertrec tasks tests benchmarks celeryconfig.py
 
-.PHONY: help setup demo test check lint fast bench lock clean
+.PHONY: help setup demo test check lint fast bench bench-models lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ fast: setup
 
 bench: setup ## measure, on the export in ../shared/data/sparkov
 	$(BIN)/python benchmarks/main_job.py
+
+bench-models: setup ## measure the models, on the data in ../shared/data/caravan
+	$(BIN)/python benchmarks/models.py
 
 lock: setup ## renew requirements.lock: every platform, with hashes, without an index address
 	$(UV) pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \

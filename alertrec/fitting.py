@@ -68,7 +68,7 @@ def request_training(workspace: Workspace, *, force: bool = False, **arguments: 
     Parameters
     ----------
     force : bool
-        Train even if the champion is young, and let drift pass.
+        Train even if the last training is recent, and replace the champion unless the new model itself is at fault.
     **arguments
         `as_of` (datetime), `n_neighbors` (int), `use_real_alerts` (bool), `promoted_by` (str).
     """

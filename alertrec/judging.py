@@ -15,7 +15,7 @@ from alertrec.errors import ModelStoreError
 from alertrec.feature_engineering import FEATURES
 from alertrec.gates import Gate
 from alertrec.recommender import AlertRecommenderModel
-from alertrec.selection import KNN, InForce, Population, Progress, Recipe, Selection, input_columns, select
+from alertrec.selection import CHAMPION, KNN, InForce, Population, Progress, Recipe, Selection, input_columns, select
 from alertrec.storage import jobs, models
 from alertrec.training_data import FROM_RULES, TrainingData, read_earlier, read_training_data
 from alertrec.workspace import Workspace
@@ -26,6 +26,7 @@ DEFAULT_NEIGHBORS = 5
 # Days before the moment of training at which the split in time is made, where there is no champion to ask when it was.
 SPLIT_DAYS = 30
 REPORT_FORMAT = 1
+PASSED_BY_FORCE = {"enough_data", "no_drift", f"beats_{CHAMPION}"}
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ class Judged:
         Parameters
         ----------
         force : bool
-            Let drift pass.
+            Replace the champion whatever it is worth: only what is wrong with the model itself refuses it.
         """
         if self.selection is None and not self.has_champion:
             return []  # the promised default serves until there is something to judge by
-        return [gate for gate in self.gates if not gate.passed and not (force and gate.name == "no_drift")]
+        return [gate for gate in self.gates if not gate.passed and not (force and gate.name in PASSED_BY_FORCE)]
 
     def report(self, *, as_of: datetime, created_at: datetime) -> dict[str, Any]:
         """Return all figures, as JSON holds them."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alertrec.calibration import confidence_level
 from alertrec.catalog import BY_KEY, AlertType
-from alertrec.explanation.cohort import MIN_COHORT
+from alertrec.explanation.cohort import similar_share
 from alertrec.feature_engineering import FEATURES, USER_ID, build_user_features
 from alertrec.labels import enabled_matrix
 from alertrec.ranking import Offers, choose
@@ -209,9 +209,9 @@ def _item(user_id: str, entry: AlertType, *, rank: int, evidence: Evidence, edit
 def reasoning(entry: AlertType, evidence: Evidence) -> str:
     """Return why, for the customer: their own spending, and what customers like them do."""
     sentences = [entry.evidence.format(**evidence.features)] if evidence.features else []
-    if evidence.cohort_size >= MIN_COHORT and evidence.cohort_count:
-        count, size = evidence.cohort_count, evidence.cohort_size
-        sentences.append(f"{count} of the {size} customers most like you have this alert on.")
+    cohort = similar_share(evidence.cohort_count, evidence.cohort_size)
+    if cohort is not None and evidence.cohort_count:
+        sentences.append(f"{cohort.sentence()}.")
     if evidence.kind == DEFAULT:
         sentences.append("It goes together with the alerts that you have.")
     if evidence.kind == NEW_USER:
@@ -231,10 +231,8 @@ def reasons(entry: AlertType, evidence: Evidence) -> list[dict[str, Any]]:
             "high": evidence.high,
         }
     ]
-    if evidence.cohort_size >= MIN_COHORT:
-        found.append(
-            {"kind": "similar_users", "n_with_alert": evidence.cohort_count, "n_similar": evidence.cohort_size}
-        )
+    if (cohort := similar_share(evidence.cohort_count, evidence.cohort_size)) is not None:
+        found.append({"kind": "similar_users", **cohort.to_json()})
     if evidence.features:
         own = {name: evidence.features[name] for name in entry.evidence_features}
         found.append({"kind": "own_spending", **own})

@@ -31,7 +31,7 @@ DAYS_THRESHOLD = 7
 async def train_model(
     session: AsyncSession, n_neighbors: int = 5, use_real_alerts: bool = True
 ) -> AlertRecommenderModel:
-    """Train on what the session's database holds, make the model champion, and return it.
+    """Train on what the session's database holds, and return the model; it is champion if it passed the gates.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ async def log_user_alert_action(
 
 
 def should_retrain_model(days_threshold: int = DAYS_THRESHOLD) -> bool:
-    """Return whether there is no champion yet, or it was trained `days_threshold` days ago or longer."""
+    """Return whether there is no champion yet, or the last training is `days_threshold` days ago or longer."""
     from alertrec.promotion import is_due
 
     with opened(Settings.from_env(os.environ)) as workspace, workspace.engine.connect() as connection:

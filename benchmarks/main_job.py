@@ -34,6 +34,7 @@ from alertrec.settings import Settings
 from alertrec.storage.lists import counts
 from alertrec.storage.tables import recommendation_lists
 from alertrec.task_names import GENERATE_RECOMMENDATIONS, REFRESH_RECOMMENDATIONS, TRAIN_MODEL
+from alertrec.training_data import read_training_data
 from alertrec.watching import watch
 from alertrec.workspace import Workspace
 
@@ -109,9 +110,9 @@ def _ask(workspace: Workspace, user_id: str) -> None:
 
 def _in_process(workspace: Workspace) -> float:
     """Return the median seconds of `recommend_for_user` on a frame of all users."""
-    data = fitting.read_training_data(workspace, as_of=EXPORT_ENDS)
-    model = fitting.fit_model(data)
-    users = data.features.to_pandas()
+    users = read_training_data(workspace, as_of=EXPORT_ENDS).users.features.to_pandas()
+    with workspace.engine.connect() as connection:
+        model = workspace.champions.current(connection).model
     user_ids = users["user_id"].to_list()
     calls = [
         _seconds(partial(model.recommend_for_user, user_id=user_id, user_features_df=users))

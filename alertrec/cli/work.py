@@ -32,7 +32,8 @@ def register(app: typer.Typer) -> None:
 
 def train(
     force: Annotated[
-        bool, typer.Option("--force", help="Train even if the last training is recent, and let drift pass.")
+        bool,
+        typer.Option("--force", help="Train even if the last training is recent; replace the champion, better or not."),
     ] = False,
     local: LocalOption = False,
     as_of: AsOfOption = None,
