@@ -14,7 +14,6 @@ from importlib.metadata import version as installed_version
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 from sqlalchemy import func, select
 
 from alertrec.drift import profile
@@ -166,7 +165,6 @@ def _store(
         "label_source": data.label_source,
         "n_enabled": dict(zip(model.alert_columns, data.users.labels.sum(axis=0).tolist(), strict=True)),
     }
-    inputs = data.users.matrix(FEATURES)
     model.card |= {
         "version": version,
         "created_at": created_at.isoformat(),
@@ -174,8 +172,7 @@ def _store(
         "data_counts": counts,
         "metrics": judged.metrics,
         "report": {"version": version, **judged.report(as_of=as_of, created_at=created_at)},
-        "feature_profile": profile(inputs, FEATURES),
-        "feature_medians": dict(zip(FEATURES, np.median(inputs, axis=0).tolist(), strict=True)),
+        "feature_profile": profile(data.users.matrix(FEATURES), FEATURES),
         "made_with": {name: installed_version(name) for name in ("alertrec", "numpy", "polars", "lightgbm")}
         | {"python": platform.python_version()},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -61,7 +61,11 @@ class Judged:
     @property
     def gates(self) -> list[Gate]:
         """What was checked."""
-        return self.selection.gates if self.selection else [gates.enough_data(self.n_judged)]
+        if self.selection is not None:
+            return self.selection.gates
+        counted = gates.enough_data(self.n_judged)
+        few = f"of {self.n_judged} users with alerts, fewer than {gates.MIN_JUDGED} were held out"
+        return [replace(counted, passed=False, message=few) if counted.passed else counted]
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from alertrec.artifacts import Card, read_artifact, write_artifact
 from alertrec.calibration import Calibration, confidence_level
 from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import DataError, NotFittedError
-from alertrec.explanation import Explanation
+from alertrec.explanation import Explanation, similar_share
 from alertrec.feature_engineering import SIMILARITY_FEATURES
-from alertrec.models.base import AlertMatrix, ScoreMatrix
+from alertrec.models.base import AlertMatrix, FeatureMatrix, ScoreMatrix
 from alertrec.models.knn import KNeighbours, Neighbours
 from alertrec.ranking import choose
 from alertrec.scoring import Columns, Scorer, Scores
@@ -171,10 +171,11 @@ class AlertRecommenderModel:
         """
         calibration = calibration or Calibration.identity()
         parameters, neighbours = dict(parameters or {}), dict(neighbours or {})
+        inputs = feature_matrix(user_features_df, input_columns)
         scorer = Scorer.fit(
             user_ids_of(user_features_df),
             feature_matrix(user_features_df, self.feature_columns),
-            feature_matrix(user_features_df, input_columns),
+            inputs,
             labels,
             neighbours=KNeighbours(**neighbours),
             algorithm=algorithm,
@@ -191,6 +192,8 @@ class AlertRecommenderModel:
             "feature_columns": list(self.feature_columns),
             "input_columns": list(self.input_columns),
             "alert_columns": list(self.alert_columns),
+            # Of a column that nobody has, nought.
+            "feature_medians": dict(zip(input_columns, _medians(inputs), strict=True)),
         }
         return self
 
@@ -214,6 +217,7 @@ class AlertRecommenderModel:
         changed = copy(self)
         similarity = feature_matrix(user_features_df, self.feature_columns)
         changed._scorer = self.scorer.with_users(user_ids_of(user_features_df), similarity, labels, gone=gone)
+        changed.card = {**self.card, "n_users": changed._scorer.n_users}
         return changed
 
     def explain(self, user_features_df: UserFrame, enabled: AlertMatrix, alert_type: str) -> Explanation:
@@ -233,9 +237,6 @@ class AlertRecommenderModel:
             raise DataError(f"unknown alert type {alert_type!r}; known are {', '.join(self.alert_columns)}")
         scorer = self.scorer
         similarity = feature_matrix(user_features_df, self.feature_columns)
-        medians = self.card.get("feature_medians")
-        if medians is None:  # trained on a frame, which has the ten features only
-            medians = dict(zip(self.feature_columns, np.median(scorer.neighbours.known_, axis=0).tolist(), strict=True))
         return scorer.explain(
             user_ids_of(user_features_df)[0],
             similarity,
@@ -244,7 +245,7 @@ class AlertRecommenderModel:
             self.alert_columns.index(alert_type),
             is_known=bool(user_features_df["amount_count"].to_list()[0] > 0),
             columns=Columns(self.feature_columns, self.input_columns, self.alert_columns),
-            typical=np.array([medians[name] for name in self.input_columns]),
+            typical=np.array([self.card["feature_medians"][name] for name in self.input_columns]),
         )
 
     def recommend_for_user(
@@ -271,6 +272,7 @@ class AlertRecommenderModel:
             Name the neighbours in `similar_users`. They are other customers: for trusted callers only.
         explain : bool
             Add `explanation` to each recommendation: what it rests on and what would change it, see `Explanation`.
+            Of the neighbour model, its probability is smoothed and calibrated as in `score`.
 
         Returns
         -------
@@ -346,7 +348,7 @@ class AlertRecommenderModel:
         remembered = np.flatnonzero(scorer.neighbours.reference_rows_ == scorer.rows_of([user_id]))
         if len(remembered):
             return scorer.neighbours.labels_[remembered]
-        if scorer.n_users > len(scorer.user_ids):
+        if scorer.is_sample:
             raise DataError(
                 f"what user {user_id!r} has enabled is not known: the frame has no alert columns, and the model "
                 f"remembers {len(scorer.user_ids)} of {scorer.n_users} users; add the alert columns"
@@ -373,8 +375,15 @@ class AlertRecommenderModel:
             "alert_type": self.alert_columns[alert],
             "probability": float(judged.probabilities[0, alert]),
             "confidence": judged.levels[alert],
-            "reason": f"{judged.n_with_alert[alert]} of the {judged.n_similar} most similar users have this alert",
+            "reason": self._reason(judged, alert),
         }
+
+    def _reason(self, judged: _Judged, alert: int) -> str:
+        count, size = int(judged.n_with_alert[alert]), judged.n_similar
+        if self.scorer.is_knn and size:
+            return f"{count} of the {size} most similar users have this alert"
+        cohort = similar_share(count, size)
+        return cohort.sentence() if cohort is not None else "what is known of the user speaks for it"
 
     def _similar_users(self, neighbours: NDArray[np.intp], similarities: NDArray[np.float64]) -> list[SimilarUser]:
         knn = self.scorer.neighbours
@@ -387,3 +396,9 @@ class AlertRecommenderModel:
             for reference, similarity in zip(neighbours, similarities, strict=True)
             if reference >= 0
         ]
+
+
+def _medians(inputs: FeatureMatrix) -> list[float]:
+    known = np.where(np.isnan(inputs).all(axis=0), 0.0, inputs)
+    medians: list[float] = np.nanmedian(known, axis=0).tolist()
+    return medians

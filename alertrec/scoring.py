@@ -73,7 +73,9 @@ class Scorer:
     user_ids : list of str, ascending
         Those whom the neighbour model remembers.
     n_users : int
-        Training users, of whom those may be a sample.
+        Training users.
+    is_sample : bool
+        Whether `user_ids` are only some of them.
     algorithm : str
     model : AlertModel
         The neighbour model itself where that is the algorithm.
@@ -81,6 +83,7 @@ class Scorer:
 
     user_ids: list[str]
     n_users: int
+    is_sample: bool
     algorithm: str
     model: AlertModel
     neighbours: KNeighbours
@@ -126,6 +129,7 @@ class Scorer:
         return cls(
             user_ids=[user_ids[order[row]] for row in neighbours.reference_rows_],
             n_users=len(user_ids),
+            is_sample=len(neighbours.reference_rows_) < len(user_ids),
             algorithm=algorithm,
             model=neighbours if is_knn else make_model(algorithm, **parameters).fit(inputs, labels),
             neighbours=neighbours,
@@ -201,22 +205,22 @@ class Scorer:
         The neighbour model is then the one that a rebuild with the same rows and the same strength of smoothing would
         give; the algorithm, where it is another, stays as it was trained.
         """
+        assert len(set(user_ids)) == len(user_ids), "one row a user"
         changed = {*user_ids, *gone}
         kept = np.array([user_id not in changed for user_id in self.user_ids], dtype=bool)
         everybody = [user_id for user_id, keep in zip(self.user_ids, kept, strict=True) if keep] + list(user_ids)
         if not everybody:
             return self
         order = np.array(sorted(range(len(everybody)), key=everybody.__getitem__), dtype=np.intp)
-        is_everybody = self.n_users == len(self.user_ids)
         neighbours = self.neighbours.rebuilt(
             np.concatenate([self.neighbours.known_[kept], similarity])[order],
             np.concatenate([self.neighbours.labels_[kept], labels])[order],
-            is_everybody=is_everybody,
+            is_everybody=not self.is_sample,
         )
         return replace(
             self,
             user_ids=[everybody[row] for row in order],
-            n_users=len(everybody) if is_everybody else self.n_users,
+            n_users=self.n_users if self.is_sample else len(everybody),
             neighbours=neighbours,
             model=neighbours if self.is_knn else self.model,
         )
@@ -269,6 +273,7 @@ class Scorer:
         return cls(
             user_ids=arrays["user_ids"].tolist(),
             n_users=int(card["n_users"]),
+            is_sample=len(arrays["user_ids"]) < int(card["n_users"]),
             algorithm=algorithm,
             model=neighbours if is_knn else MODELS[algorithm].from_arrays(card["parameters"], _part("model", arrays)),
             neighbours=neighbours,

@@ -139,6 +139,8 @@ def select(
         None where too few users have an alert to judge anything by.
     """
     recipe = recipe or Recipe()
+    if not gates.enough_data(int(users.labels.any(axis=1).sum())).passed:
+        return None
     rng = np.random.default_rng(recipe.random_state)
     parts = _parts(len(users), rng)
     trial = _among(leave_one_out(users.labels, rng), parts)
@@ -263,7 +265,9 @@ def _in_time(
     trial = split_in_time(earlier.labels, users.labels)
     kept = np.isin(trial.rows, active)
     trial = Trial(trial.rows[kept], trial.enabled[kept], trial.wanted[kept])
-    if len(trial) < MIN_LATER or not earlier.labels[active].any():
+    if not earlier.labels[active].any():
+        return {"skipped": "nobody had an alert then"}, []
+    if len(trial) < MIN_LATER:
         return {"skipped": f"{len(trial)} users enabled an alert after it; at least {MIN_LATER} are needed"}, []
     judged = {}
     for name in dict.fromkeys((POPULARITY, KNN, chosen)):
@@ -306,7 +310,10 @@ def _ablation(
 
 def _drift(users: Population, in_force: InForce | None) -> dict[str, float] | None:
     profile = in_force.model.card.get("feature_profile") if in_force is not None else None
-    return population_stability(profile, users.matrix(FEATURES), FEATURES) if profile else None
+    if not profile:
+        return None
+    both = [name for name in FEATURES if name in profile]  # a release may have added features since
+    return population_stability(profile, users.matrix(both), both)
 
 
 def _gates(

@@ -102,7 +102,7 @@ class Settings:
     threshold: float = _setting(0.4, _share, "an alert is offered from this probability on")
     max_items: int = _setting(5, _positive_int, "most recommendations in one list")
     list_ttl_hours: int = _setting(48, _positive_int, "hours for which a list is current: one nightly refresh may fail")
-    retrain_days: int = _setting(7, _positive_int, "age in days from which the champion is retrained")
+    retrain_days: int = _setting(7, _positive_int, "days after which a training is due again")
     dismissed_days: int = _setting(30, _positive_int, "days for which a dismissed recommendation stays away")
     chunk_size: int = _setting(2000, _positive_int, "users in one chunk of a batch refresh")
     flower_password: str | None = _setting(

@@ -52,7 +52,43 @@ class AlertModel(Protocol):
         """Return the fitted model that `to_arrays` and its parameters describe."""
 
 
+# What is further from nought is brought to it, so that squares of squares do not overflow.
+_LARGEST = 1e50
+
+
+def checked(features: FeatureMatrix, labels: AlertMatrix) -> tuple[FeatureMatrix, AlertMatrix]:
+    """Return users' features and alerts as float64 and bool.
+
+    Raises
+    ------
+    DataError
+        If they are not two tables of the same number of rows, or a feature is infinite; NaN, which is unknown, may be.
+    """
+    features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.bool_)
+    if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels):
+        raise DataError(
+            f"expected (n_users, n_features) and (n_users, n_alerts); got shapes {features.shape} and {labels.shape}"
+        )
+    refuse_infinities(features)
+    return (features.clip(-_LARGEST, _LARGEST) if (np.abs(features) > _LARGEST).any() else features), labels
+
+
+def checked_training(name: str, features: FeatureMatrix, labels: AlertMatrix) -> tuple[FeatureMatrix, AlertMatrix]:
+    """Return what `checked` does, of at least one user."""
+    features, labels = checked(features, labels)
+    if len(features) == 0:
+        raise DataError(f"{name} needs at least one user to train on; got none")
+    return features, labels
+
+
 def refuse_infinities(features: FeatureMatrix) -> None:
     """Raise `DataError` where a feature is infinite; NaN, which is unknown, may be."""
     if np.isinf(features).any():
         raise DataError("the features hold an infinity; features are finite numbers, or NaN where unknown")
+
+
+def refuse_below(least: float, **parameters: float) -> None:
+    """Raise `DataError` where a parameter is less than it may be, or NaN."""
+    for name, value in parameters.items():
+        if not value >= least:
+            raise DataError(f"{name} must be at least {least:g}, not {value}")

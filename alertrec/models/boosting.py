@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_below
 from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.inputs import Inputs
 from alertrec.models.linear import fit_weights
@@ -59,6 +59,9 @@ class Boosting(OneMore[FeatureMatrix]):
         penalty: float = 1.0,
         random_state: int = 0,
     ) -> None:
+        refuse_below(1, n_rounds=n_rounds, min_data_in_leaf=min_data_in_leaf, num_leaves=num_leaves - 1)
+        refuse_below(1e-6, learning_rate=learning_rate, penalty=penalty)
+        refuse_below(0, l2=l2)
         self.n_rounds = n_rounds
         self.learning_rate = learning_rate
         self.num_leaves = num_leaves

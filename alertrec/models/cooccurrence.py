@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_below
 from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.one_more import OneMore
 
@@ -30,6 +30,7 @@ class Cooccurrence(OneMore[int]):
     name = "cooccurrence"
 
     def __init__(self, ridge: float = 50.0, random_state: int = 0) -> None:
+        refuse_below(1e-6, ridge=ridge)
         self.ridge = ridge
         self.random_state = random_state
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_below
 from alertrec.models.boosting import Boosting
 from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.cooccurrence import Cooccurrence
@@ -50,6 +50,8 @@ class Ensemble(OneMore[list[Any]]):
     members_: list[OneMore[Any]]
 
     def __init__(self, n_folds: int = 4, pull: float = 5.0, random_state: int = 0) -> None:
+        refuse_below(2, n_folds=n_folds)
+        refuse_below(0, pull=pull)
         self.n_folds = n_folds
         self.pull = pull
         self.random_state = random_state

@@ -8,8 +8,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.errors import DataError
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_infinities
+from alertrec.errors import DataError, NotFittedError
+from alertrec.models.base import (
+    AlertMatrix,
+    Arrays,
+    FeatureMatrix,
+    Rows,
+    ScoreMatrix,
+    checked,
+    checked_training,
+    refuse_below,
+    refuse_infinities,
+)
 from alertrec.models.inputs import mean_and_scale
 
 Neighbours = NDArray[np.intp]  # (n_users, k), rows of the reference sample, -1 where there are fewer
@@ -81,6 +91,8 @@ class KNeighbours:
     ) -> None:
         if n_neighbors < 1 or max_reference < 1:
             raise DataError(f"n_neighbors and max_reference must be at least 1, not {n_neighbors} and {max_reference}")
+        if smoothing is not None:
+            refuse_below(0, smoothing=smoothing)
         if metric != "cosine":
             raise DataError(f"the metric of knn is 'cosine', not {metric!r}")
         self.n_neighbors = n_neighbors
@@ -97,9 +109,7 @@ class KNeighbours:
         DataError
             If there is no user, or the features hold an infinity.
         """
-        if len(features) == 0:
-            raise DataError("knn needs at least one user to train on; got none")
-        refuse_infinities(features)
+        features, labels = checked_training(self.name, features, labels)
         self.mean_, self.scale_ = mean_and_scale(features)
         n_kept = min(len(features), self.max_reference)
         self.reference_rows_ = np.linspace(0, len(features) - 1, n_kept).astype(np.intp)
@@ -162,7 +172,11 @@ class KNeighbours:
         self, features: FeatureMatrix, enabled: AlertMatrix, *, training_rows: Rows | None = None
     ) -> ScoreMatrix:
         """Return the smoothed share of the nearest users who enabled each alert, shape (n_users, n_alerts)."""
-        del enabled
+        if not hasattr(self, "mean_"):
+            raise NotFittedError(f"this {self.name} model has not been fitted; call `fit` first")
+        features, enabled = checked(features, enabled)
+        if enabled.shape[1] != len(self.shares_):
+            raise DataError(f"got {enabled.shape[1]} alerts; the model was trained on {len(self.shares_)}")
         return self.smoothed(self.kneighbors(features, self.n_neighbors, training_rows=training_rows)[0])
 
     def smoothed(self, neighbours: Neighbours, smoothing: float | None = None) -> ScoreMatrix:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_below
 from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.inputs import ALERT_SCALE, Inputs
 from alertrec.models.one_more import OneMore
@@ -48,6 +48,7 @@ class Linear(OneMore[ScoreMatrix]):
     weights_: Weights
 
     def __init__(self, penalty: float = 10.0, random_state: int = 0) -> None:
+        refuse_below(1e-6, penalty=penalty)
         self.penalty = penalty
         self.random_state = random_state
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_below
 from alertrec.models.contributions import Grouping, Parts, shapley_values
 from alertrec.models.inputs import ALERT_SCALE, Inputs
 from alertrec.models.one_more import OneMore
+from alertrec.models.parallel import one_thread_each
 from alertrec.models.perceptron import Perceptrons, train
 
 _TINY = 1e-12
@@ -52,6 +53,8 @@ class Neural(OneMore[FeatureMatrix]):
         learning_rate: float = 2e-3,
         random_state: int = 0,
     ) -> None:
+        refuse_below(1, n_hidden=n_hidden, n_networks=n_networks, n_passes=n_passes, batch_size=batch_size)
+        refuse_below(0, penalty=penalty, n_steps=n_steps, learning_rate=learning_rate)
         self.n_hidden = n_hidden
         self.n_networks = n_networks
         self.penalty = penalty
@@ -69,12 +72,13 @@ class Neural(OneMore[FeatureMatrix]):
         inputs, labels = self.inputs_.transform(features[some]), labels[some]
         n_alerts = labels.shape[1]
         sizes = (self.n_networks, inputs.shape[1] + n_alerts, self.n_hidden, n_alerts)
-        self.networks_ = train(
-            Perceptrons.drawn(sizes, rng),
-            self._batches(inputs, labels, rng),
-            penalty=self.penalty / len(inputs),
-            learning_rate=self.learning_rate,
-        )
+        with one_thread_each():
+            self.networks_ = train(
+                Perceptrons.drawn(sizes, rng),
+                self._batches(inputs, labels, rng),
+                penalty=self.penalty / len(inputs),
+                learning_rate=self.learning_rate,
+            )
 
     def _batches(
         self, inputs: FeatureMatrix, labels: AlertMatrix, rng: np.random.Generator

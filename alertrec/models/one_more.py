@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alertrec.errors import DataError, NotFittedError
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_infinities
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, checked, checked_training
 from alertrec.models.contributions import Contributions, Grouping, Parts
 
 Prepared = TypeVar("Prepared")
@@ -25,6 +25,8 @@ Prepared = TypeVar("Prepared")
 # Rows that are scored at once: enough that threads pay, and what they need stays within some hundred megabytes.
 _TILE_ROWS = 100_000
 _DECIMALS = 9
+# Rounds in which users and alerts are told apart by each other; ties that outlast two are hardly ever broken.
+_ROUNDS = 2
 
 
 class Hidden(NamedTuple):
@@ -80,9 +82,7 @@ class OneMore(ABC, Generic[Prepared]):
         DataError
             If there is no user, the two differ in length, or a feature is infinite.
         """
-        features, labels = _checked(features, labels)
-        if len(features) == 0:
-            raise DataError(f"{self.name} needs at least one user to train on; got none")
+        features, labels = checked_training(self.name, features, labels)
         n_users, count = len(labels), labels.sum(axis=0)
         self.n_features_ = features.shape[1]
         self.constants_ = np.log((count + 0.5) / (n_users - count + 0.5))
@@ -138,7 +138,8 @@ class OneMore(ABC, Generic[Prepared]):
     def score(self, prepared: Prepared | None, users: Rows, enabled: AlertMatrix) -> ScoreMatrix:
         """Return log-odds as `log_odds` does, from what `prepare` gave."""
         found = np.tile(self.constants_, (len(users), 1))
-        if prepared is not None:
+        if len(self.contested_):
+            assert prepared is not None, "`prepare` gives something where there is something to contest"
             found[:, self.contested_] = self._score(prepared, users, enabled[:, self.contested_])
         return found
 
@@ -245,7 +246,7 @@ class OneMore(ABC, Generic[Prepared]):
     def _checked_queries(self, features: FeatureMatrix, enabled: AlertMatrix) -> tuple[FeatureMatrix, AlertMatrix]:
         if not hasattr(self, "n_features_"):
             raise NotFittedError(f"this {self.name} model has not been fitted; call `fit` first")
-        features, enabled = _checked(features, enabled)
+        features, enabled = checked(features, enabled)
         if features.shape[1] != self.n_features_ or enabled.shape[1] != len(self.constants_):
             raise DataError(
                 f"got {features.shape[1]} features and {enabled.shape[1]} alerts; "
@@ -268,7 +269,8 @@ def share_of_one_more(log_odds: ScoreMatrix, enabled: AlertMatrix) -> ScoreMatri
         0 where enabled; the rest of a row sums to 1, unless only one is left.
     """
     odds = np.where(enabled, -np.inf, log_odds)
-    odds = np.exp(odds - np.max(odds, axis=1, keepdims=True, initial=-700.0))
+    highest = np.max(odds, axis=1, keepdims=True, initial=-np.inf)
+    odds = np.exp(odds - np.where(np.isfinite(highest), highest, 0.0))
     total = odds.sum(axis=1, keepdims=True)
     shares = np.divide(odds, total, out=np.zeros_like(odds), where=total > 0)
     alone = (~enabled).sum(axis=1, keepdims=True) == 1
@@ -291,22 +293,29 @@ def canonical_order(features: FeatureMatrix, labels: AlertMatrix) -> tuple[Rows,
     their features, by the alerts.
     """
     known = np.column_stack([np.isnan(features), np.nan_to_num(features)])
-    _, kinds = np.unique(known, axis=0, return_inverse=True)
-    counts = np.zeros((kinds.max(initial=-1) + 1, labels.shape[1]), dtype=np.int64)
-    np.add.at(counts, kinds.ravel(), labels)
-    alerts = np.lexsort(counts) if len(counts) else np.arange(labels.shape[1])
-    users = np.lexsort((*labels[:, alerts].T, kinds.ravel()))
+    kinds = _classes(known)
+    alert_classes = np.zeros(labels.shape[1], dtype=np.intp)
+    for _ in range(_ROUNDS):
+        # Alerts by the kinds of users who have them, users by the classes of their alerts, and again.
+        alert_classes = _classes(_counts(kinds, labels).T)
+        kinds = _classes(np.column_stack([kinds, _counts(alert_classes, labels.T).T]))
+    alerts = np.argsort(alert_classes, kind="stable")
+    users = np.lexsort((*labels[:, alerts].T, kinds))
     return users, alerts
 
 
-def _checked(features: FeatureMatrix, labels: AlertMatrix) -> tuple[FeatureMatrix, AlertMatrix]:
-    features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.bool_)
-    if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels):
-        raise DataError(
-            f"expected (n_users, n_features) and (n_users, n_alerts); got shapes {features.shape} and {labels.shape}"
-        )
-    refuse_infinities(features)
-    return features, labels
+def _classes(rows: NDArray[Any]) -> Rows:
+    """Return the number of each row among the distinct ones, in their order."""
+    if rows.shape[1] == 0:
+        return np.zeros(len(rows), dtype=np.intp)
+    return np.unique(rows, axis=0, return_inverse=True)[1].ravel()
+
+
+def _counts(classes: Rows, labels: AlertMatrix) -> NDArray[np.int64]:
+    """Return how many rows of each class have each alert, shape (n_classes, n_alerts)."""
+    counts = np.zeros((classes.max(initial=-1) + 1, labels.shape[1]), dtype=np.int64)
+    np.add.at(counts, classes, labels)
+    return counts
 
 
 def _tiles(enabled: AlertMatrix) -> Iterator[slice]:

@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.errors import DataError, NotFittedError
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, checked, checked_training
 
 
 class Popularity:
@@ -28,7 +29,7 @@ class Popularity:
 
     def fit(self, features: FeatureMatrix, labels: AlertMatrix) -> Self:
         """Count; the features are not looked at."""
-        assert len(features) == len(labels)
+        _, labels = checked_training(self.name, features, labels)
         self.shares_ = labels.mean(axis=0)
         return self
 
@@ -36,7 +37,12 @@ class Popularity:
         self, features: FeatureMatrix, enabled: AlertMatrix, *, training_rows: Rows | None = None
     ) -> ScoreMatrix:
         """Return the same shares for everybody, shape (n_users, n_alerts)."""
-        del enabled, training_rows
+        del training_rows
+        if not hasattr(self, "shares_"):
+            raise NotFittedError(f"this {self.name} model has not been fitted; call `fit` first")
+        features, enabled = checked(features, enabled)
+        if enabled.shape[1] != len(self.shares_):
+            raise DataError(f"got {enabled.shape[1]} alerts; the model was trained on {len(self.shares_)}")
         return np.tile(np.asarray(self.shares_), (len(features), 1))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

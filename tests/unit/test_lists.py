@@ -9,17 +9,18 @@ import numpy as np
 import polars as pl
 import pytest
 
+from alertrec.calibration import Calibration
 from alertrec.catalog import ALERT_KEYS, BY_KEY, CATEGORIES
 from alertrec.feature_engineering import FEATURES, build_user_features
 from alertrec.labels import enabled_matrix
 from alertrec.lists import Edition, Lists, Policy, build_lists
-from alertrec.recommender import AlertRecommenderModel, confidence_level
+from alertrec.recommender import AlertRecommenderModel
 
 AS_OF = datetime(2026, 3, 15, 12, tzinfo=UTC)
-N_USERS = 12
+N_USERS, TRIBE = 24, 12
 IDS = [f"u{n:02}" for n in range(N_USERS)]
 NEWCOMER = "newcomer"
-COMMON, RARE = ALERT_KEYS[4], ALERT_KEYS[0]  # all of a tribe but one have the first; one user has the second
+COMMON, RARE = ALERT_KEYS[4], ALERT_KEYS[0]  # 11 of the first tribe of 12 have the first; one user has the second
 
 USERS = pl.DataFrame(
     {
@@ -33,8 +34,8 @@ TRANSACTIONS = pl.DataFrame(
     [
         {
             "user_id": user_id,
-            "amount": (10.0 if n < 6 else 500.0) + n + visit,
-            "merchant_name": f"shop {visit % (2 if n < 6 else 5)}",
+            "amount": (10.0 if n < TRIBE else 500.0) + n + visit,
+            "merchant_name": f"shop {visit % (2 if n < TRIBE else 5)}",
             "merchant_category": "food",
             "merchant_state": "NY" if visit % 2 else "CA",
             "transaction_date": AS_OF - timedelta(days=7 * visit + 1),
@@ -45,8 +46,8 @@ TRANSACTIONS = pl.DataFrame(
 )
 RULES = pl.DataFrame(
     [
-        *({"user_id": user_id, "alert_type": COMMON, "natural_language_query": None} for user_id in IDS[1:6]),
-        {"user_id": IDS[7], "alert_type": None, "natural_language_query": BY_KEY[RARE].natural_language_query()},
+        *({"user_id": user_id, "alert_type": COMMON, "natural_language_query": None} for user_id in IDS[1:TRIBE]),
+        {"user_id": IDS[13], "alert_type": None, "natural_language_query": BY_KEY[RARE].natural_language_query()},
     ],
     schema=dict.fromkeys(["user_id", "alert_type", "natural_language_query"], pl.String),
 )
@@ -54,12 +55,22 @@ NOTHING = pl.DataFrame(schema=dict.fromkeys(["user_id", "alert_type"], pl.String
 POLICY = Policy(threshold=0.4, max_items=3, ttl=timedelta(hours=24))
 
 
-def trained(alert_columns: tuple[str, ...] = ALERT_KEYS) -> AlertRecommenderModel:
-    features = build_user_features(USERS, TRANSACTIONS, as_of=AS_OF)[:N_USERS]
+# Smoothed as if by five more neighbours who are as everybody is: (5 · share of the five + 5 · share of all) / 10.
+SMOOTHING = {"smoothing": 5.0}
+# The probability of what five of five and 11 of 24 have, and of what none of five and one of 24 has.
+OF_COMMON, OF_RARE = (5 + 5 * 11 / 24) / 10, (0 + 5 * 1 / 24) / 10
+# What is known exactly: the interval is the probability.
+SURE = Calibration(1.0, 0.0, ((0.0, 0.0), (0.0, 0.0)))
+
+
+def trained(
+    alert_columns: tuple[str, ...] = ALERT_KEYS, *, n_users: int = N_USERS, **options: Any
+) -> AlertRecommenderModel:
+    features = build_user_features(USERS, TRANSACTIONS, as_of=AS_OF)[:n_users]
     model = AlertRecommenderModel()
     model.alert_columns = alert_columns
-    labels = enabled_matrix(IDS, RULES)[:, [ALERT_KEYS.index(key) for key in alert_columns]]
-    return model.fit(IDS, features.select(model.feature_columns).to_numpy(), labels)
+    labels = enabled_matrix(IDS[:n_users], RULES, alert_columns)
+    return model.fit(features, labels, neighbours=SMOOTHING, **options)
 
 
 MODEL = trained()
@@ -94,7 +105,7 @@ def test_everybody_has_one_list_that_counts_its_items():
 
 
 def test_nothing_is_offered_that_a_user_has():
-    has = {(IDS[n], COMMON) for n in range(1, 6)} | {(IDS[7], RARE)}
+    has = {(IDS[n], COMMON) for n in range(1, TRIBE)} | {(IDS[13], RARE)}
     generous = Policy(threshold=0.0, max_items=8, ttl=POLICY.ttl)
     offered = pairs(built(policy=generous).items)
     assert offered == {(user_id, key) for user_id in [*IDS, NEWCOMER] for key in ALERT_KEYS} - has
@@ -109,14 +120,47 @@ def test_nothing_is_offered_that_a_user_has_dismissed_and_others_still_get_it():
 
 def test_what_all_neighbours_have_comes_first_and_what_is_below_the_threshold_is_left_out():
     items = built().items.filter(pl.col("user_id") == IDS[0])
-    row = items.row(0, named=True)
     assert items["alert_type"].to_list() == [COMMON]
-    assert (row["probability"], row["confidence_level"], row["priority"], row["rank"]) == (1, "high", "high", 1)
+    assert items["probability"].to_list() == [pytest.approx(OF_COMMON)]  # 0.729, above 0.4
+    assert items["rank"].to_list() == [1]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "threshold", "level"),
+    [
+        (SURE, 0.4, "high"),
+        (SURE, 0.729, "high"),
+        (SURE, 0.73, "low"),
+        # Before any evidence of calibration, with z = 1.645 and logit(0.729) = 0.990: the interval starts at the
+        # logit 0.990 - z · sqrt(0.990² + 1) = -1.325, which is 0.210.
+        (Calibration.identity(), 0.2, "high"),
+        (Calibration.identity(), 0.22, "medium"),
+        (Calibration.identity(), 0.729, "medium"),
+        (Calibration.identity(), 0.73, "low"),
+    ],
+)
+def test_confidence_says_whether_the_whole_interval_reaches_the_threshold(
+    calibration: Calibration, threshold: float, level: str
+):
+    policy = Policy(threshold=threshold, max_items=3, ttl=POLICY.ttl)
+    items = built(model=trained(calibration=calibration), policy=policy).items.filter(user_id=IDS[0], alert_type=COMMON)
+    assert items["probability"].to_list() == [pytest.approx(OF_COMMON)]
+    assert items["confidence_level"].to_list() == items["priority"].to_list() == [level]
+
+
+def test_what_is_offered_is_calibrated():
+    # By a slope of 1 and an intercept of -2: odds are those of the model divided by e².
+    odds = OF_COMMON / (1 - OF_COMMON) / np.exp(2)
+    model = trained(calibration=Calibration(1.0, -2.0, SURE.covariance))
+    items = built(model=model).items.filter(user_id=IDS[0])
+    assert items["probability"].to_list()[0] == pytest.approx(odds / (1 + odds))
+    assert items["confidence_level"].to_list() == ["low", "low"]  # 0.267 is below the threshold 0.4: two, as low
 
 
 def test_where_nothing_reaches_the_threshold_two_are_offered_as_low():
     items = built().items.filter(pl.col("user_id") == IDS[1])
-    assert items["probability"].to_list() == [0, 0]
+    assert items["probability"].to_list() == [pytest.approx(OF_RARE), 0]
+    assert items["alert_type"].to_list() == [RARE, ALERT_KEYS[1]]
     assert items["confidence_level"].to_list() == ["low", "low"]
     assert items["rank"].to_list() == [1, 2]
 
@@ -135,12 +179,51 @@ def test_a_user_without_purchases_is_offered_what_most_have():
     result = built()
     assert result.lists.filter(user_id=NEWCOMER)["recommendation_type"].to_list() == ["new_user"]
     items = result.items.filter(user_id=NEWCOMER)
-    # 5 of the 12 have the common alert.
+    # 11 of the 24 have the common alert. Wilson's interval of it, with z = 1.645 (z² = 2.706): centre
+    # (0.4583 + 0.0564) / 1.1127, reach sqrt(2.706 · 0.4583 · 0.5417 / 24 + 0.0564²) / 1.1127: 0.303 to 0.622.
     assert items["alert_type"].to_list() == [COMMON]
-    assert items["probability"].to_list() == [pytest.approx(5 / 12)]
-    assert items["confidence_level"].to_list() == ["low"]
-    assert json.loads(items["reasons"][0]) == [{"kind": "popularity", "share": 5 / 12}]
-    assert re.findall(r"\d+%?", items["reasoning"][0]) == ["42%"]
+    assert items["probability"].to_list() == [pytest.approx(11 / 24)]
+    assert items["confidence_level"].to_list() == ["medium"]  # 0.458 reaches 0.4, its interval does not
+    (reason,) = json.loads(items["reasons"][0])
+    assert reason.pop("kind") == "popularity"
+    assert reason == pytest.approx({"probability": 11 / 24, "low": 0.303, "high": 0.622}, abs=1e-3)
+    assert items["reasoning"][0] == "46% of customers have this alert on. What you buy will shape this list."
+
+
+def test_a_user_without_purchases_but_with_alerts_is_offered_what_goes_with_these():
+    rules = pl.concat([RULES, pl.DataFrame([(NEWCOMER, RARE, None)], schema=RULES.schema, orient="row")])
+    result = built(rules=rules)
+    assert result.lists.filter(user_id=NEWCOMER)["recommendation_type"].to_list() == ["ml_default"]
+    items = result.items.filter(user_id=NEWCOMER)
+    # Two alerts are had by some; of these, one is left, judged by its own odds. Nobody who has the rare one has it.
+    assert items["alert_type"].to_list()[0] == COMMON
+    assert items["probability"][0] < 11 / 24
+    assert json.loads(items["reasons"][0])[0]["kind"] == "model"
+    for text in items["reasoning"]:
+        assert text == "It goes together with the alerts that you have. What you buy will shape this list."
+
+
+@pytest.mark.parametrize(("algorithm", "with_alerts", "without"), [
+    ("knn", "ml_collaborative_filtering", "ml_collaborative_filtering"),
+    ("linear", "ml_hybrid", "ml_transaction_based"),
+])  # fmt: skip
+def test_the_type_of_a_list_says_what_it_rests_on(algorithm: str, with_alerts: str, without: str):
+    lists = built(model=trained(algorithm=algorithm)).lists
+    kinds = dict(lists.select("user_id", "recommendation_type").iter_rows())
+    has = {*IDS[1:TRIBE], IDS[13]}
+    assert kinds == {user_id: with_alerts if user_id in has else without for user_id in IDS} | {NEWCOMER: "new_user"}
+
+
+@pytest.mark.parametrize(("n_users", "told"), [(20, False), (21, True)])
+def test_fewer_than_twenty_similar_customers_are_not_spoken_of(n_users: int, told: bool):
+    # The first user has one fewer beside them than the model was trained on; 11 have the common alert.
+    item = built(model=trained(n_users=n_users)).items.filter(user_id=IDS[0], alert_type=COMMON).row(0, named=True)
+    similar = [reason for reason in json.loads(item["reasons"]) if reason["kind"] == "similar_users"]
+    sentence = "11 of the 20 customers most like you have this alert on"
+    counted = {"kind": "similar_users", "n_with_alert": 11, "n_customers": 20, "share": 0.55, "sentence": sentence}
+    assert similar == ([counted] if told else [])
+    assert (f"{sentence}." in item["reasoning"]) == told
+    assert ("most like you" in item["reasoning"]) == told
 
 
 def test_ranks_count_from_one_and_probabilities_never_rise():
@@ -156,31 +239,35 @@ def test_no_list_is_longer_than_the_policy_says(max_items: int):
     assert lists["n_items"].max() == max_items
 
 
-def test_every_number_can_be_recomputed():
+@pytest.mark.parametrize("algorithm", ["knn", "linear"])
+def test_every_number_can_be_recomputed(algorithm: str):
     features = build_user_features(USERS, TRANSACTIONS, as_of=AS_OF)
     ids = features["user_id"].to_list()
-    scores = MODEL.score(
-        ids,
-        features.select(MODEL.feature_columns).to_numpy(),
-        enabled_matrix(ids, RULES),
-        known=(features["amount_count"] > 0).to_numpy(),
-    )
+    model, enabled = trained(algorithm=algorithm), enabled_matrix(ids, RULES)
+    scores = model.score(features, enabled, known=(features["amount_count"] > 0).to_numpy())
     own = {row.pop("user_id"): row for row in features.to_dicts()}
-    items = built(policy=Policy(threshold=0.0, max_items=8, ttl=POLICY.ttl)).items
+    items = built(model=model, policy=Policy(threshold=0.0, max_items=8, ttl=POLICY.ttl)).items
     for item in items.filter(pl.col("user_id") != NEWCOMER).iter_rows(named=True):
         row, entry = ids.index(item["user_id"]), BY_KEY[item["alert_type"]]
-        probability = scores.probabilities[row, ALERT_KEYS.index(entry.key)]
+        alert = ALERT_KEYS.index(entry.key)
+        probability, low, high = (float(each[row, alert]) for each in (scores.probabilities, scores.low, scores.high))
         assert item["probability"] == probability
-        assert item["confidence_level"] == confidence_level(probability, int(scores.n_similar[row]))
-        similar, spending = json.loads(item["reasons"])
-        assert similar == {"kind": "similar_users", "share": probability, "n_similar": 5}
+        assert low <= probability <= high
+        said, similar, spending = json.loads(item["reasons"])
+        assert said == {"kind": "model", "probability": probability, "low": low, "high": high}
+        # All others are the most similar ones: fewer than 50 are there.
+        n_with_alert = int(np.delete(enabled[:N_USERS, alert], row).sum())
+        assert (similar.pop("kind"), similar.pop("sentence").count(" 23 ")) == ("similar_users", 1)
+        assert similar == {"n_with_alert": n_with_alert, "n_customers": 23, "share": n_with_alert / 23}
         assert spending.pop("kind") == "own_spending"
         assert spending == {name: own[item["user_id"]][name] for name in entry.evidence_features}
-        assert item["reasoning"] == entry.evidence.format(**spending)
+        verb = "has" if n_with_alert == 1 else "have"
+        like_you = f" {n_with_alert} of the 23 customers most like you {verb} this alert on." if n_with_alert else ""
+        assert item["reasoning"] == entry.evidence.format(**spending) + like_you
         shown = [text.replace(",", "") for text in re.findall(r"\d[\d,]*(?:\.\d+)?%?", item["reasoning"])]
         possible = {
             text for value in spending.values() for text in (f"{value:.2f}", f"{value:.0f}", f"{value:.0%}")
-        } | {"30"}  # days, in the sentence itself
+        } | {"30", str(n_with_alert), "23"}  # days, in the sentence itself; the similar users
         assert set(shown) <= possible
 
 

@@ -14,7 +14,7 @@ from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import DataError, ModelStoreError, NotFittedError, UnknownUserError
 from alertrec.feature_engineering import SIMILARITY_FEATURES, build_user_features
 from alertrec.labels import generate_initial_alert_labels
-from alertrec.recommender import AlertRecommenderModel, confidence_level
+from alertrec.recommender import AlertRecommenderModel, confidence_of_neighbours
 from tests.unit.contract import TRIBE, two_tribes
 
 TRIBE_ALERTS = list(ALERT_KEYS[:4])
@@ -200,7 +200,11 @@ def test_before_training_every_question_is_refused(tmp_path: Path):
     with pytest.raises(NotFittedError):
         model.save_model()
     with pytest.raises(NotFittedError):
-        model.score(["u00"], np.zeros((1, 10)), none, known=np.array([True]))
+        model.score(tribes_frame().head(1), none, known=np.array([True]))
+    with pytest.raises(NotFittedError):
+        model.explain(tribes_frame().head(1), none, ALERT_KEYS[0])
+    with pytest.raises(NotFittedError):
+        model.with_users(tribes_frame().head(1), none)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,7 +259,7 @@ def test_confidence_follows_the_probability_and_the_number_of_neighbours():
     table = [
         (1.0, 2, "low"), (1.0, 0, "low"), (0.7, 3, "high"), (0.69, 3, "medium"), (0.5, 3, "medium"), (0.49, 9, "low"),
     ]  # fmt: skip
-    assert [confidence_level(probability, n) for probability, n, _ in table] == [level for _, _, level in table]
+    assert [confidence_of_neighbours(probability, n) for probability, n, _ in table] == [level for _, _, level in table]
 
 
 @pytest.mark.parametrize("problem", ["no user_id", "a feature is missing", "a user twice", "an infinity", "no rows"])
@@ -289,13 +293,65 @@ def test_more_neighbours_may_be_asked_for_than_there_are(model: AlertRecommender
     assert asked(model, "u00", k_neighbors=50)["total_similar_users"] == 11
 
 
-def test_popularity_answers_for_users_of_whom_nothing_is_known(model: AlertRecommenderModel):
+def test_scores_are_smoothed_towards_everybody_and_popularity_answers_where_nothing_is_known():
     frame = tribes_frame()
-    features = frame[list(SIMILARITY_FEATURES)].to_numpy()[:2]
-    scores = model.score(["u00", "new"], features, np.zeros((2, 8), dtype=bool), known=np.array([True, False]))
-    assert scores.n_similar.tolist() == [5, 0]
-    np.testing.assert_allclose(scores.probabilities[1], frame[list(ALERT_KEYS)].mean())
-    np.testing.assert_allclose(scores.probabilities[0, :5], [0.8, 0.6, 0.8, 0.8, 0])
+    labels = frame[list(ALERT_KEYS)].to_numpy(dtype=bool)
+    model = AlertRecommenderModel().fit(frame, labels, neighbours={"smoothing": 5.0})
+    two = frame.head(2).assign(user_id=["u00", "new"])
+    scores = model.score(two, np.zeros((2, 8), dtype=bool), known=np.array([True, False]))
+    assert scores.cohort_size.tolist() == [11, 0]
+    # Of u00's five neighbours 4, 3, 4 and 4 have the first alerts, of all twelve 4, 4, 5 and 5:
+    # (4 + 5 · 4/12) / 10, (3 + 5 · 4/12) / 10, (4 + 5 · 5/12) / 10, and the same again.
+    np.testing.assert_allclose(scores.probabilities[0, :5], [17 / 30, 14 / 30, 73 / 120, 73 / 120, 0])
+    np.testing.assert_allclose(scores.probabilities[1, :5], [4 / 12, 4 / 12, 5 / 12, 5 / 12, 0])
+    # What is promised of `recommend_for_user` stays the plain share of the neighbours.
+    assert asked(model, "u00")["recommendations"][0]["probability"] == 0.8
+
+
+def test_an_explanation_comes_with_each_recommendation_that_is_asked_to_be_explained(model: AlertRecommenderModel):
+    plain = asked(model, "u00", threshold=0.0)
+    answer = asked(model, "u00", threshold=0.0, explain=True)
+    for each in answer["recommendations"]:
+        explanation = each.pop("explanation")
+        assert explanation["alert"] == each["alert_type"]
+        assert 0 <= explanation["probability"] <= 1
+        assert {change["evidence"] for change in explanation["changes"]} == {"behaviour", "alert"}
+        assert not any(user_id in json.dumps(explanation) for user_id in tribes_frame()["user_id"])
+    assert answer == plain
+    json.dumps(asked(model, "u00", explain=True), allow_nan=False)
+
+
+def test_an_explanation_of_an_alert_that_the_model_does_not_know_is_refused(model: AlertRecommenderModel):
+    with pytest.raises(DataError, match="alert_of_nothing"):
+        model.explain(tribes_frame().head(1), np.zeros((1, 8), dtype=bool), "alert_of_nothing")
+
+
+def test_another_algorithm_says_how_many_of_the_most_similar_users_have_an_alert():
+    frame = tribes_frame()
+    labels = frame[list(ALERT_KEYS)].to_numpy(dtype=bool)
+    model = AlertRecommenderModel().fit(frame, labels, algorithm="cooccurrence")
+    answer = asked(model, "u00", threshold=0.0)
+    assert answer["total_similar_users"] == 5
+    first = answer["recommendations"][0]
+    assert first["alert_type"] == ALERT_KEYS[0]
+    # All eleven others are too few to tell of.
+    assert first["reason"] == "what is known of the user speaks for it"
+    scores = model.score(frame.head(1), labels[:1], known=np.array([True]))
+    assert first["probability"] == scores.probabilities[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "level"),
+    # All that is left of what anybody has is the first alert, which 4 of 12 have: its own odds decide.
+    [(0.001, "high"), (0.2, "medium"), (0.99, "low")],
+)
+def test_another_algorithm_is_as_sure_as_its_calibration(threshold: float, level: str):
+    frame = tribes_frame()
+    labels = frame[list(ALERT_KEYS)].to_numpy(dtype=bool)
+    model = AlertRecommenderModel().fit(frame, labels, algorithm="cooccurrence")
+    scores = model.score(frame.head(1), labels[:1], known=np.array([True]))
+    assert 0.001 < scores.low[0, 0] < 0.2 < scores.probabilities[0, 0] < 0.99
+    assert asked(model, "u00", threshold=threshold)["recommendations"][0]["confidence"] == level
 
 
 def altered(path: Path, offset: int) -> None:
@@ -310,8 +366,10 @@ def saved(model: AlertRecommenderModel, tmp_path: Path) -> Path:
 
 
 FILES = [
-    "card.json", "labels.npy", "mean.npy", "reference.npy", "reference_rows.npy", "scale.npy", "shares.npy",
-    "user_ids.npy",
+    "card.json", "cooccurrence.certain.npy", "cooccurrence.constants.npy", "cooccurrence.contested.npy",
+    "cooccurrence.intercepts.npy", "cooccurrence.n_features.npy", "cooccurrence.of_alerts.npy", "known.npy",
+    "labels.npy", "mean.npy", "popularity.shares.npy", "reference_rows.npy", "scale.npy", "shares.npy",
+    "smoothing.npy", "user_ids.npy",
 ]  # fmt: skip
 
 
@@ -412,9 +470,9 @@ def test_a_save_that_fails_leaves_the_old_model_and_nothing_else(
 
 def test_loaded_arrays_are_read_from_the_disk_and_cannot_be_written_to(saved: Path):
     arrays = AlertRecommenderModel().load_model(saved).to_arrays()
-    assert isinstance(arrays["reference"], np.memmap)
+    assert isinstance(arrays["known"], np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        arrays["reference"][0, 0] = 1
+        arrays["known"][0, 0] = 1
 
 
 def test_a_model_can_be_moved(saved: Path, tmp_path: Path, model: AlertRecommenderModel):
