@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 # How long what was read is good for, and how much longer than the reading took, so that looking stays cheap.
 _GOOD_FOR_SECONDS = 2.0
 _TIMES_AS_LONG = 20
-# Transactions that commit late carry an earlier time: so far back is looked again.
-_OVERLAP = timedelta(seconds=60)
 # Changed users that are laid over at most; where there are more, it is time to train.
 _MAX_USERS = 2_000
 
@@ -38,39 +36,41 @@ class Live:
         self._lock = threading.Lock()
         self._version: str | None = None
         self._model: AlertRecommenderModel | None = None
-        self._since: datetime | None = None
         self._good_until = 0.0
 
     def model(
         self, connection: Connection, source: Source, version: str, champion: AlertRecommenderModel
     ) -> AlertRecommenderModel:
-        """Return the champion with the users who came or acted since its training, some seconds old at most."""
+        """Return the champion with the users who came, acted or left since its training, some seconds old at most."""
         with self._lock:
-            if self._version != version or self._model is None:
-                self._version, self._model, self._good_until = version, champion, 0.0
-                until = champion.card.get("training_window", {}).get("until")
-                self._since = datetime.fromisoformat(until) if until else None
-            if self._since is not None and time.monotonic() >= self._good_until:
+            if self._version != version or self._model is None or time.monotonic() >= self._good_until:
                 started = time.monotonic()
-                self._model = self._brought_forward(connection, source, self._model, self._since)
+                self._model, self._version = brought_forward(connection, source, champion), version
                 took = time.monotonic() - started
                 self._good_until = time.monotonic() + max(_GOOD_FOR_SECONDS, _TIMES_AS_LONG * took)
             return self._model
 
-    def _brought_forward(
-        self, connection: Connection, source: Source, model: AlertRecommenderModel, since: datetime
-    ) -> AlertRecommenderModel:
-        now = jobs.database_time(connection)
-        changed = source.changed_since(connection, since, limit=_MAX_USERS)
-        self._since = max(since, now - _OVERLAP)
-        if not changed:
-            return model
-        if len(changed) == _MAX_USERS:
-            facts = {"action": "live_users_cut", "n_users": _MAX_USERS}
-            logger.warning("more users changed since the training than are laid over it", extra=facts)
-        data = source.read(connection, UserIds(changed), as_of=now)
-        features = build_user_features(data.users, data.transactions, as_of=now)
-        features = features.filter(features["amount_count"] > 0)  # who has no purchases is nobody's neighbour
-        user_ids = features[USER_ID].to_list()
-        labels = enabled_matrix(user_ids, data.rules, model.alert_columns)
-        return model.with_users(features, labels, gone=set(changed) - set(user_ids))
+
+def brought_forward(connection: Connection, source: Source, champion: AlertRecommenderModel) -> AlertRecommenderModel:
+    """Return the champion with everybody who came, acted or left since its training, read anew.
+
+    Always from the champion and never from what was laid over before, so that a process that has run for long knows
+    what one that has just started does.
+    """
+    until = champion.card.get("training_window", {}).get("until")
+    if until is None:
+        return champion
+    changed = source.changed_since(connection, datetime.fromisoformat(until), limit=_MAX_USERS)
+    gone = source.inactive_among(connection, champion.user_ids)
+    if len(changed) == _MAX_USERS:
+        facts = {"action": "live_users_cut", "n_users": _MAX_USERS}
+        logger.warning("more users changed since the training than are laid over it", extra=facts)
+    if not changed and not gone:
+        return champion
+    now = jobs.database_time(connection)
+    data = source.read(connection, UserIds(changed), as_of=now)
+    features = build_user_features(data.users, data.transactions, as_of=now)
+    features = features.filter(features["amount_count"] > 0)  # who has no purchases is nobody's neighbour
+    user_ids = features[USER_ID].to_list()
+    labels = enabled_matrix(user_ids, data.rules, champion.alert_columns)
+    return champion.with_users(features, labels, gone={*changed, *gone} - set(user_ids))

@@ -25,6 +25,8 @@ from alertrec.explanation import Explanation
 from alertrec.feature_engineering import build_user_features
 from alertrec.labels import enabled_matrix
 from alertrec.lists import Edition, Lists, build_lists
+from alertrec.live import brought_forward
+from alertrec.recommender import AlertRecommenderModel
 from alertrec.schedule import REFRESH
 from alertrec.storage import jobs, models
 from alertrec.storage.database import transient_errors
@@ -88,19 +90,19 @@ def renew_lists(workspace: Workspace, connection: Connection, users: Users, *, a
 
 
 def explain_list(workspace: Workspace, user_id: str) -> dict[str, Explanation]:
-    """Explain each recommendation in the list of a user, as of the moment that the list was made.
+    """Explain each recommendation in the list of a user, by the model that made it and as of that moment.
 
     Raises
     ------
     DataError
-        If the user has no list.
-    NoChampionError, TransientError
+        If the user has no list, or the model that made it is no longer kept.
+    ModelStoreError, TransientError
     """
     with transient_errors("a list was explained"), workspace.engine.connect() as connection:
         row = read_list(connection, user_id)
         if row is None:
             raise DataError(f"user {user_id!r} has no list to explain; `alertrec recommend` makes one")
-        model = workspace.champions.current(connection).model
+        model = _model_of(workspace, connection, row["model_version"], is_live=row["as_of"] == row["generated_at"])
         data = workspace.source.read(connection, UserRange(user_id, user_id), as_of=row["as_of"])
         alert_types = [item["alert_type"] for item in read_items(connection, user_id)]
     features = build_user_features(data.users, data.transactions, as_of=row["as_of"])
@@ -203,6 +205,15 @@ def refresh_locally(
         except Exception:
             logger.exception("a chunk failed", extra={"action": "chunk_failed", "job_id": str(job_id)})
     return job_id
+
+
+def _model_of(workspace: Workspace, connection: Connection, version: str, *, is_live: bool) -> AlertRecommenderModel:
+    """Return the model that made a list."""
+    stored = models.find(connection, version)
+    if stored is None:
+        raise DataError(f"model {version!r}, which made the list, is no longer kept; `alertrec recommend` renews it")
+    model = workspace.champions.load(stored)
+    return brought_forward(connection, workspace.source, model) if is_live else model
 
 
 def _refresh_claimed(workspace: Workspace, claim: ClaimedChunk) -> int | None:

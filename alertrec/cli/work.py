@@ -96,11 +96,11 @@ def recommend(
 
     with opened(settings()) as workspace:
         service.generate_recommendations(workspace, user, as_of=parse_as_of(as_of))
-        explanations = service.explain_list(workspace, user) if explain else {}
         with workspace.engine.connect() as connection:
             row, items = read_list(connection, user), read_items(connection, user)
-    if row is None:
-        raise DataError(f"user {user!r} is not active, and is served no list")
+        if row is None:
+            raise DataError(f"user {user!r} is not active, and is served no list")
+        explanations = service.explain_list(workspace, user) if explain else {}
     if as_json:
         told = {alert_type: {"explanation": each.to_json()} for alert_type, each in explanations.items()}
         print_json({**row, "recommendations": [{**item, **told.get(item["alert_type"], {})} for item in items]})

@@ -53,10 +53,10 @@ class Boosting(OneMore[FeatureMatrix]):
         self,
         n_rounds: int = 30,
         learning_rate: float = 0.08,
-        num_leaves: int = 7,
+        num_leaves: int = 4,
         min_data_in_leaf: int = 20,
         l2: float = 5.0,
-        penalty: float = 1.0,
+        penalty: float = 3.0,
         random_state: int = 0,
     ) -> None:
         refuse_below(1, n_rounds=n_rounds, min_data_in_leaf=min_data_in_leaf, num_leaves=num_leaves - 1)

@@ -46,7 +46,7 @@ class Neural(OneMore[FeatureMatrix]):
         self,
         n_hidden: int = 32,
         n_networks: int = 4,
-        penalty: float = 8.0,
+        penalty: float = 16.0,
         n_passes: int = 10,
         n_steps: int = 500,
         batch_size: int = 256,

@@ -151,6 +151,12 @@ class Source:
         latest = select(both.c.user_id).group_by(both.c.user_id).order_by(func.max(both.c.at).desc(), both.c.user_id)
         return list(connection.execute(latest.limit(limit)).scalars())
 
+    def inactive_among(self, connection: Connection, user_ids: Sequence[str]) -> list[str]:
+        """Return those of some users who are there and not active."""
+        mine = UserIds(user_ids).covers(self.users.c.id)
+        inactive = select(self.users.c.id).where(mine, self.users.c.is_active.is_not(True))
+        return list(connection.execute(inactive).scalars())
+
     def ranges(self, size: int) -> Select[Any]:
         """Return the query that divides all active users, in the order of ids, into ranges of at most `size`.
 

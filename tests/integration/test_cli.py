@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -54,8 +55,8 @@ def shown(*command):
     return output.getvalue()
 
 commands = [["demo"], ["up"], ["worker"], ["beat"], ["flower"], ["import"], ["export"], ["migrate"], ["train"],
-            ["refresh"], ["recommend"], ["status"], ["doctor"], ["models"], ["models", "list"], ["models", "show"],
-            ["models", "promote"], ["models", "rollback"]]
+            ["evaluate"], ["refresh"], ["recommend"], ["status"], ["doctor"], ["models"], ["models", "list"],
+            ["models", "show"], ["models", "report"], ["models", "promote"], ["models", "rollback"]]
 texts = {" ".join(command): shown(*command) for command in commands} | {"": shown()}
 heavy = [name for name in ("pandas", "sklearn", "polars", "sqlalchemy", "scipy") if name in sys.modules]
 print(json.dumps({"texts": texts, "heavy": heavy}))
@@ -230,6 +231,94 @@ def test_models_are_listed_shown_promoted_and_rolled_back(
     assert version in run("models", "list", env=env, cwd=scratch).stdout
 
 
+def test_a_model_that_is_no_better_is_refused_with_the_reason_and_overruled(
+    env: Environment, version: str, engine: Engine, scratch: Path
+):
+    def champion() -> Any:
+        with engine.connect() as connection:
+            return connection.scalar(text("SELECT version FROM alertrec.model_versions WHERE alias = 'champion'"))
+
+    present = champion()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alertrec.model_versions SET created_at = created_at - interval '7 days'"))
+    done = run("train", "--local", env=env, cwd=scratch)
+    assert done.returncode == 0, done.stderr
+    refused, *_ = re.findall(r"model (\S+) is stored, and does not serve:", done.stdout)
+    assert "0 users enabled an alert since champion was trained, too few to tell the two apart by 10" in done.stdout
+    assert f"`alertrec models report {refused}`" in done.stdout
+    assert "`alertrec models promote` overrules" in done.stdout
+    assert champion() == present
+    report = output_of(run("models", "report", refused, "--json", env=env, cwd=scratch))
+    assert "beats_champion" in [gate["name"] for gate in report["gates"] if not gate["passed"]]
+    assert f"{refused} is champion" in run("models", "promote", refused, env=env, cwd=scratch).stdout
+    assert champion() == refused
+    assert f"{present} is champion again" in run("models", "rollback", env=env, cwd=scratch).stdout
+    assert champion() == present
+
+
+def test_a_refusal_is_told_as_json(env: Environment, version: str, engine: Engine, scratch: Path):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alertrec.model_versions SET created_at = created_at - interval '7 days'"))
+    result = output_of(run("train", "--local", "--json", env=env, cwd=scratch))
+    assert set(result) == {"job_id", "version", "refused"}
+    assert "too few to tell the two apart" in result["refused"][-1]
+
+
+def test_evaluate_shows_tables_json_and_a_page(env: Environment, version: str, engine: Engine, tmp_path: Path):
+    def n_versions() -> Any:
+        with engine.connect() as connection:
+            return connection.scalar(text("SELECT count(*) FROM alertrec.model_versions"))
+
+    before = n_versions()
+    shown = run("evaluate", env=env, cwd=tmp_path)
+    written = run("evaluate", "--html", "report.html", "--json", env=env, cwd=tmp_path)
+    report = output_of(written)
+    assert "judging" in written.stderr
+    assert "written to report.html" in written.stderr
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+    assert shown.returncode == 0, shown.stderr
+    assert not list(tmp_path.glob("*.json"))
+    models = report["protocols"]["leave_one_out"]["models"]
+    assert set(models) >= {"popularity", "knn", "linear", "cooccurrence"}
+    for model in models.values():
+        assert f"{model['metrics']['log_loss']['value']:.3f}"[:4] in shown.stdout
+    for gate in report["gates"]:
+        assert gate["message"] in html.unescape(page)
+    assert n_versions() == before
+
+
+def test_the_report_of_a_model_is_that_on_its_card(env: Environment, version: str, scratch: Path, tmp_path: Path):
+    card = output_of(run("models", "show", version, env=env, cwd=scratch))
+    assert output_of(run("models", "report", version, "--json", env=env, cwd=scratch)) == card["report"]
+    shown = run("models", "report", version, env=env, cwd=scratch)
+    assert shown.returncode == 0, shown.stderr
+    assert "log-loss" in shown.stdout.lower()
+    written = run("models", "report", version, "--html", str(tmp_path / "page.html"), env=env, cwd=scratch)
+    assert (written.returncode, written.stdout) == (0, "")
+    assert version in (tmp_path / "page.html").read_text(encoding="utf-8")
+    champion = output_of(run("models", "report", "--json", env=env, cwd=scratch))
+    assert champion["gates"]
+
+
+def test_an_explanation_is_shown_and_its_numbers_recompute(env: Environment, version: str, scratch: Path):
+    parsed = output_of(run("recommend", USER, "--explain", "--json", env=env, cwd=scratch))
+    shown = run("recommend", USER, "--explain", env=env, cwd=scratch)
+    assert shown.returncode == 0, shown.stderr
+    assert parsed["recommendations"]
+    for item in parsed["recommendations"]:
+        explanation = item["explanation"]
+        assert explanation["alert"] == item["alert_type"]
+        assert explanation["probability"] == pytest.approx(item["probability"], abs=1e-9)
+        assert explanation["changes"]
+        if explanation["log_odds"] is not None:
+            total = explanation["base"] + sum(each["value"] for each in explanation["contributions"])
+            assert total == pytest.approx(explanation["log_odds"], abs=1e-6)
+            assert f"log-odds {explanation['log_odds']:+.3f} = {explanation['base']:+.3f}" in shown.stdout
+    assert "explanation" not in run("recommend", USER, "--json", env=env, cwd=scratch).stdout
+
+
 def test_training_as_a_module_always_trains(env: Environment, version: str, scratch: Path):
     done = run(module="alertrec.training", env=env, cwd=scratch)
     assert done.returncode == 0, done.stderr
@@ -297,16 +386,57 @@ def test_doctor_examines_servers_that_are_down(tmp_path: Path):
         (["import", "--users", "no-such-file.csv"], "no-such-file.csv"),
         (["models", "promote", "no-such-model"], "`alertrec models list`"),
         (["worker", "--queues", "interactiv"], "there are no queues interactiv"),
+        (["models", "report", "no-such-model"], "`alertrec models list`"),
+        (["evaluate", "--as-of", "2001-01-01"], "not enough data to train"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], said: str, env: Environment, version: str, tmp_path: Path):
     assert said in error_of(run(*arguments, env=env, cwd=tmp_path))
 
 
+@pytest.mark.parametrize("command", [["evaluate"], ["models", "report"]])
+def test_a_page_that_cannot_be_written_is_one_line(command: list[str], env: Environment, version: str, tmp_path: Path):
+    line = error_of(run(*command, "--html", "no/such/directory/page.html", env=env, cwd=tmp_path))
+    assert "no/such/directory/page.html" in line
+    assert "unexpected" not in line
+
+
+@pytest.mark.parametrize("options", [[], ["--explain"]])
+def test_a_user_who_is_not_active_is_said_to_be_served_no_list(
+    options: list[str], env: Environment, version: str, engine: Engine, tmp_path: Path
+):
+    with engine.connect() as connection:
+        inactive = str(connection.scalar(text("SELECT id FROM users WHERE NOT is_active ORDER BY id")))
+    assert "is not active, and is served no list" in error_of(
+        run("recommend", inactive, *options, env=env, cwd=tmp_path)
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["recommend"],
+        ["recommend", USER, "--explian"],
+        ["evaluate", "--html"],
+        ["train", "surplus"],
+        ["models", "nonsense"],
+        ["models", "promote"],
+        ["nonsense"],
+    ],
+)
+def test_a_command_that_is_misspelt_ends_with_2_and_one_line(arguments: list[str], tmp_path: Path):
+    done = run(*arguments, env=environment(DATA_DIR=tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.findall("^Error: .+$", done.stderr, re.MULTILINE) == done.stderr.splitlines()[-1:]
+    assert "error: unexpected" not in done.stderr
+    assert (done.stdout, list(tmp_path.iterdir())) == ("", [])
+
+
 def test_without_a_champion_command_and_doctor_say_to_train(empty_env: Environment, tmp_path: Path):
     (tmp_path / "users.csv").write_text("id\nu1\n")
     run("import", "--users", "users.csv", env=empty_env, cwd=tmp_path)
     assert "`alertrec train`" in error_of(run("recommend", "u1", env=empty_env, cwd=tmp_path))
+    assert "`alertrec train`" in error_of(run("models", "report", env=empty_env, cwd=tmp_path))
     assert "→ run `alertrec train`" in run("doctor", env=empty_env, cwd=tmp_path).stdout
 
 

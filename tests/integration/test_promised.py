@@ -65,7 +65,7 @@ async def session(database_url: str) -> AsyncIterator[AsyncSession]:
 async def test_train_model_returns_the_champion_that_it_made(filled: Workspace, session: AsyncSession):
     model = await train_model(session, n_neighbors=7)
     assert model.is_trained
-    assert model.card["parameters"]["n_neighbors"] == 7
+    assert model.card["neighbours"]["n_neighbors"] == 7
     assert model.card["data_counts"]["label_source"] == "alert rules"
     champion = scalar(filled, "SELECT version FROM alertrec.model_versions WHERE alias = 'champion'")
     assert model.card["version"] == champion
@@ -81,7 +81,7 @@ async def test_train_model_learns_rules_of_thumb_where_real_alerts_are_not_wante
 async def test_train_model_does_what_it_is_told_though_a_training_waits(filled: Workspace, session: AsyncSession):
     fitting.request_training(filled)
     model = await train_model(session, n_neighbors=7, use_real_alerts=False)
-    assert model.card["parameters"]["n_neighbors"] == 7
+    assert model.card["neighbours"]["n_neighbors"] == 7
     assert model.card["data_counts"]["label_source"] == "heuristics"
 
 
@@ -96,7 +96,7 @@ async def test_train_model_trains_though_the_weekly_training_waits_beside_a_youn
 
 async def test_retrain_model_replaces_a_young_champion(filled: Workspace, session: AsyncSession):
     first, second = await train_model(session), await retrain_model(session, n_neighbors=3)
-    assert second.card["parameters"]["n_neighbors"] == 3
+    assert second.card["neighbours"]["n_neighbors"] == 3
     assert second.card["version"] != first.card["version"]
 
 
@@ -205,7 +205,9 @@ async def test_the_service_renews_and_reads_the_list_of_one_user(filled: Workspa
     assert (made["status"], made["user_id"]) == ("success", user_id)
     assert made["recommendation_count"] == len(read["recommendations"]) > 0
     assert (read["user_id"], read["generated_at"]) == (user_id, made["generated_at"])
-    assert read["recommendation_type"] == made["recommendation_type"] == "ml_collaborative_filtering"
+    stored = read_lists(filled)[user_id]["recommendation_type"]
+    assert read["recommendation_type"] == made["recommendation_type"] == stored
+    assert stored in {"ml_collaborative_filtering", "ml_hybrid", "ml_transaction_based"}
     assert {item["alert_type"] for item in read["recommendations"]} == offered(filled, user_id)
     assert [item["rank"] for item in read["recommendations"]] == list(range(1, made["recommendation_count"] + 1))
 

@@ -29,6 +29,7 @@ from tests.integration.worlds import (
     execute,
     in_background,
     load,
+    log,
     n_waiting,
     read_lists,
     scalar,
@@ -122,6 +123,41 @@ def test_a_filled_database_goes_down_to_nothing_and_up_again(workspace: Workspac
         assert differences(connection) == []
     assert scalar(workspace, "SELECT count(*) FROM transactions") == n_transactions
     assert read_lists(workspace) == {}
+
+
+def test_every_revision_goes_down_and_up_again_and_keeps_the_rows_of_a_filled_database(
+    workspace: Workspace, tmp_path: Path
+):
+    load(workspace, small_bank(), tmp_path)
+    train(workspace)
+    service.refresh_locally(workspace, as_of=AS_OF)
+    user_id = active_users(workspace)[0]
+    log(workspace, user_id, "created", AS_OF, alert_rule_id="r1", alert_type="alert_high_spender")
+    tables = ("alert_actions", "model_versions", "recommendation_lists", "recommendations", "job_runs")
+
+    def rows() -> dict[str, Any]:
+        return {table: execute(workspace, f"SELECT * FROM alertrec.{table} ORDER BY 1, 2") for table in tables}  # noqa: S608  # names of our own
+
+    def revision() -> str | None:
+        with workspace.engine.connect() as connection:
+            return current_revision(connection)
+
+    before, revisions = rows(), [revision()]
+    assert all(before.values())
+    with workspace.engine.connect() as connection:
+        declared = definitions(connection, OWN_SCHEMA)
+    while revision() != "0001":
+        with workspace.engine.begin() as connection:
+            downgrade(connection, "-1")
+            assert differences(connection) != []
+        revisions.append(revision())
+        assert rows() == before
+    assert revisions == ["0002", "0001"]
+    with workspace.engine.begin() as connection:
+        migrate(connection)
+        assert differences(connection) == []
+        assert definitions(connection, OWN_SCHEMA) == declared
+    assert rows() == before
 
 
 def test_migrating_a_migrated_database_changes_nothing(workspace: Workspace, tmp_path: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from alertrec import service
+from alertrec import fitting, service
 from alertrec.catalog import ALERT_KEYS, classify
 from alertrec.embedded import Servers
 from alertrec.feature_engineering import build_user_features
@@ -19,7 +19,7 @@ from alertrec.recommender import AlertRecommenderModel
 from alertrec.sample_bank import SampleBank
 from alertrec.storage import models
 from alertrec.workspace import Workspace
-from tests.integration.worlds import Rows, load, own_database, read_items, read_lists, train, workspace_on
+from tests.integration.worlds import Rows, load, own_database, read_items, read_lists, workspace_on
 
 AS_OF = datetime(2026, 10, 1, 23, 59, 59, tzinfo=UTC)
 
@@ -31,6 +31,7 @@ class Refreshed:
     export: SampleBank
     workspace: Workspace
     items: Rows
+    refused: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,20 @@ def refreshed(sparkov: Path, running_servers: Servers, tmp_path_factory: pytest.
         workspace_on(url, data_dir, chunk_size=250) as workspace,
     ):
         load(workspace, export, data_dir)
-        train(workspace, as_of=AS_OF)
+        fitting.request_training(workspace, as_of=AS_OF)
+        outcome = fitting.run_training(workspace)
+        assert outcome is not None
         service.refresh_locally(workspace, as_of=AS_OF)
-        yield Refreshed(export, workspace, read_items(workspace))
+        yield Refreshed(export, workspace, read_items(workspace), outcome.refused)
+
+
+@pytest.fixture
+def champion(refreshed: Refreshed) -> AlertRecommenderModel:
+    """What serves, read from its files."""
+    with refreshed.workspace.engine.connect() as connection:
+        found = models.champion(connection)
+    assert found is not None
+    return refreshed.workspace.champions.load(found)
 
 
 def test_every_active_user_has_a_current_list_and_nobody_else(refreshed: Refreshed):
@@ -61,28 +73,75 @@ def test_no_list_holds_an_alert_that_the_export_says_is_on(refreshed: Refreshed)
     enabled = {(str(user_id), alert_type or classify(query)) for user_id, alert_type, query in rules.iter_rows()}
     assert len(enabled) > 1500
     offers = {(user_id, item["alert_type"]) for user_id, items in refreshed.items.items() for item in items}
-    assert len(offers) > 1500
+    assert len(offers) > 1000
     assert not offers & enabled
 
 
-def test_every_probability_recomputes_from_the_stored_model(refreshed: Refreshed):
-    workspace = refreshed.workspace
-    with workspace.engine.connect() as connection:
-        champion = models.champion(connection)
-    assert champion is not None
-    model = AlertRecommenderModel.from_arrays(*workspace.store.load(champion.version, sha256=champion.sha256))
+def test_every_probability_recomputes_from_the_stored_model(refreshed: Refreshed, champion: AlertRecommenderModel):
     users = refreshed.export.users.filter("is_active")
     features = build_user_features(users, refreshed.export.transactions, as_of=AS_OF)
     user_ids = features["user_id"].to_list()
-    scores = model.score(
-        user_ids,
-        features.select(model.feature_columns).to_numpy(),
-        enabled_matrix(user_ids, refreshed.export.alert_rules.filter("is_active").cast({"user_id": pl.String})),
-        known=(features["amount_count"] > 0).to_numpy(),
-    )
+    rules = refreshed.export.alert_rules.filter("is_active").cast({"user_id": pl.String})
+    enabled, known = enabled_matrix(user_ids, rules), (features["amount_count"] > 0).to_numpy()
+    scores = champion.score(features, enabled, known=known)
     row_of = {user_id: row for row, user_id in enumerate(user_ids)}
     for user_id, items in refreshed.items.items():
         for item in items:
             column = ALERT_KEYS.index(item["alert_type"])
             assert item["probability"] == scores.probabilities[row_of[user_id], column]
-            assert item["model_version"] == champion.version
+            assert item["model_version"] == champion.card["version"]
+
+
+def test_what_a_list_rests_on_is_what_is_known_of_the_user(refreshed: Refreshed, champion: AlertRecommenderModel):
+    purchases = refreshed.export.transactions.filter(
+        (pl.col("transaction_type") == "PURCHASE") & pl.col("status").is_in(["PENDING", "APPROVED", "SETTLED"])
+    )
+    spends = set(purchases["user_id"].cast(pl.String))
+    rules = refreshed.export.alert_rules.filter("is_active").select("user_id", "alert_type", "natural_language_query")
+    has = {str(user_id) for user_id, alert_type, query in rules.iter_rows() if alert_type or classify(query)}
+    kind = {
+        (True, True): "ml_hybrid",
+        (True, False): "ml_transaction_based",
+        (False, True): "ml_default",
+        (False, False): "new_user",
+    }
+    assert champion.card["algorithm"] != "knn"
+    lists = read_lists(refreshed.workspace)
+    told = {user_id: row["recommendation_type"] for user_id, row in lists.items()}
+    assert told == {user_id: kind[user_id in spends, user_id in has] for user_id in lists}
+    assert set(told.values()) >= {"ml_hybrid", "ml_transaction_based"}
+
+
+def test_the_champion_beats_popularity_and_neighbours_beyond_noise(champion: AlertRecommenderModel):
+    judged = champion.card["report"]["protocols"]["leave_one_out"]
+    assert judged["n_users"] > 700
+    against = {each["against"]: each for each in judged["comparisons"] if each["metric"] == "log_loss"}
+    losses = {name: each["metrics"]["log_loss"]["value"] for name, each in judged["models"].items()}
+    algorithm = champion.card["algorithm"]
+    assert set(against) == {"popularity", "knn"}
+    for other, comparison in against.items():
+        assert comparison["model"] == algorithm
+        assert comparison["high"] < 0
+        assert comparison["difference"] == pytest.approx(losses[algorithm] - losses[other], abs=1e-9)
+
+
+def test_the_champion_keeps_its_word_and_passes_every_gate(refreshed: Refreshed, champion: AlertRecommenderModel):
+    report = champion.card["report"]
+    judged = report["protocols"]["leave_one_out"]["models"][champion.card["algorithm"]]
+    assert judged["metrics"]["calibration_error"]["value"] <= 0.05
+    assert refreshed.refused == ()
+    assert [gate["name"] for gate in report["gates"] if not gate["passed"]] == []
+    assert champion.card["metrics"] == judged["metrics"]
+
+
+def test_an_explanation_adds_up_to_what_the_list_says(refreshed: Refreshed):
+    user_ids = list(refreshed.items)[:20]
+    for user_id in user_ids:
+        explanations = service.explain_list(refreshed.workspace, user_id)
+        assert list(explanations) == [item["alert_type"] for item in refreshed.items[user_id]]
+        for item in refreshed.items[user_id]:
+            found = explanations[item["alert_type"]]
+            assert found.probability == pytest.approx(item["probability"], abs=1e-9)
+            assert found.base is not None
+            total = found.base + sum(each.value for each in found.contributions)
+            assert total == pytest.approx(found.log_odds, abs=1e-6)

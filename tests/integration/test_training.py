@@ -66,6 +66,11 @@ def ended(workspace: Workspace, job_id: Any) -> tuple[str, Any, Any]:
     return run["status"], run["result"], run["error"]
 
 
+def quickly_trained(workspace: Workspace) -> str:
+    """Make a champion from rules of thumb, which takes no judging."""
+    return train(workspace, use_real_alerts=False)
+
+
 def test_a_training_makes_a_champion(filled: Workspace):
     job_id = fitting.request_training(filled, as_of=AS_OF, promoted_by="a test")
     steps: list[tuple[str, int, int]] = []
@@ -74,8 +79,10 @@ def test_a_training_makes_a_champion(filled: Workspace):
     assert (outcome.job_id, outcome.skipped, outcome.error) == (job_id, None, None)
     assert outcome.version == current(filled)
     assert ended(filled, job_id) == ("done", {"version": outcome.version}, None)
-    assert [name for name, _, _ in dict.fromkeys((name, 0, 0) for name, _, _ in steps)] == [
+    assert list(dict.fromkeys(name.split()[0] for name, _, _ in steps)) == [
         "reading",
+        "judging",
+        "ablating",
         "fitting",
         "storing",
     ]
@@ -89,7 +96,7 @@ def test_the_card_says_what_the_model_was_made_of(filled: Workspace):
     version = train(filled, n_neighbors=7)
     card, bank = card_of(filled, version), small_bank()
     assert card["version"] == version
-    assert card["parameters"]["n_neighbors"] == 7
+    assert card["neighbours"]["n_neighbors"] == 7
     assert card["data_counts"]["label_source"] == "alert rules"
     active = bank.users.filter("is_active")["id"]
     spending = bank.transactions.filter(
@@ -154,18 +161,20 @@ def test_a_young_champion_is_kept(filled: Workspace):
     job_id = fitting.request_training(filled, as_of=AS_OF)
     outcome = fitting.run_training(filled)
     assert outcome is not None
-    assert outcome.skipped == "the champion is younger than 7 days"
+    assert outcome.skipped == "the last training is younger than 7 days"
     assert ended(filled, job_id) == ("done", {"skipped": outcome.skipped}, None)
     assert current(filled) == version
 
 
-def test_an_old_champion_is_replaced(filled: Workspace):
+def test_after_days_enough_it_is_trained_again_and_the_champion_stays_unless_it_is_beaten(filled: Workspace):
     version = train(filled)
     execute(filled, "UPDATE alertrec.model_versions SET created_at = created_at - interval '7 days'")
     fitting.request_training(filled, as_of=AS_OF)
     outcome = fitting.run_training(filled)
     assert outcome is not None
-    assert current(filled) == outcome.version != version
+    assert outcome.version not in {None, version}
+    assert outcome.refused
+    assert current(filled) == version
 
 
 def test_force_replaces_a_young_champion(filled: Workspace):
@@ -275,7 +284,7 @@ def test_a_training_that_never_came_back_is_given_up(filled: Workspace):
 
 
 def test_a_version_is_promoted_and_rolled_back(filled: Workspace):
-    first, second = train(filled), train(filled)
+    first, second = quickly_trained(filled), quickly_trained(filled)
     assert promotion.roll_back(filled, promoted_by="a test") == first
     assert current(filled) == first
     promotion.promote(filled, second, promoted_by="a test")
@@ -284,7 +293,7 @@ def test_a_version_is_promoted_and_rolled_back(filled: Workspace):
 
 
 def test_an_unknown_version_is_not_promoted(filled: Workspace):
-    version = train(filled)
+    version = quickly_trained(filled)
     with pytest.raises(DataError, match="alertrec models list"):
         promotion.promote(filled, "nothing", promoted_by="a test")
     assert current(filled) == version
@@ -293,13 +302,13 @@ def test_an_unknown_version_is_not_promoted(filled: Workspace):
 def test_there_is_nothing_before_the_first_champion(filled: Workspace):
     with pytest.raises(NoChampionError):
         promotion.roll_back(filled, promoted_by="a test")
-    version = train(filled)
+    version = quickly_trained(filled)
     with pytest.raises(DataError, match=version):
         promotion.roll_back(filled, promoted_by="a test")
 
 
 def test_rolling_back_twice_does_not_bring_the_refused_version_back(filled: Workspace):
-    first, _, _ = train(filled), train(filled), train(filled)
+    first, _, _ = quickly_trained(filled), quickly_trained(filled), quickly_trained(filled)
     promotion.roll_back(filled, promoted_by="a test")
     assert promotion.roll_back(filled, promoted_by="a test") == first
 
@@ -309,7 +318,7 @@ DAMAGES = ("truncated", "flipped", "missing", "card")
 
 def damage(workspace: Workspace, version: str, how: str) -> None:
     """Damage the files of a version; in place of them, since a process may have mapped them into its memory."""
-    path = model_files(workspace, version) / ("card.json" if how == "card" else "reference.npy")
+    path = model_files(workspace, version) / ("card.json" if how == "card" else "known.npy")
     content = bytearray(path.read_bytes())
     path.unlink()
     if how == "truncated":
@@ -321,7 +330,7 @@ def damage(workspace: Workspace, version: str, how: str) -> None:
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_rollback_to_a_damaged_version_is_refused_and_changes_nothing(filled: Workspace, how: str):
-    first, second = train(filled), train(filled)
+    first, second = quickly_trained(filled), quickly_trained(filled)
     damage(filled, first, how)
     with pytest.raises(ModelStoreError, match=first):
         promotion.roll_back(filled, promoted_by="a test")
@@ -329,9 +338,9 @@ def test_a_rollback_to_a_damaged_version_is_refused_and_changes_nothing(filled: 
 
 
 def test_a_new_champion_serves_without_a_restart(filled: Workspace):
-    first = train(filled)
+    first = quickly_trained(filled)
     assert current(filled) == first
-    second = train(filled)
+    second = quickly_trained(filled)
     assert current(filled) == second
     service.refresh_locally(filled, as_of=AS_OF)
     assert scalar(filled, "SELECT count(DISTINCT model_version) FROM alertrec.recommendation_lists") == 1
@@ -340,24 +349,35 @@ def test_a_new_champion_serves_without_a_restart(filled: Workspace):
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_while_the_champions_files_are_damaged_the_last_good_version_serves(filled: Workspace, how: str):
-    first = train(filled)
+    first = quickly_trained(filled)
     assert current(filled) == first
-    second = train(filled)
+    second = quickly_trained(filled)
     damage(filled, second, how)
     assert current(filled) == first
     service.refresh_locally(filled, as_of=AS_OF)
     assert scalar(filled, "SELECT min(model_version) FROM alertrec.recommendation_lists") == first
 
 
+def test_a_champion_that_cannot_be_read_need_not_be_beaten(filled: Workspace):
+    version = train(filled)
+    damage(filled, version, "flipped")
+    execute(filled, "UPDATE alertrec.model_versions SET created_at = created_at - interval '7 days'")
+    fitting.request_training(filled, as_of=AS_OF)
+    outcome = fitting.run_training(filled)
+    assert outcome is not None
+    assert outcome.refused == ()
+    assert current(filled) == outcome.version != version
+
+
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_process_that_starts_with_a_damaged_champion_serves_the_version_before(filled: Workspace, how: str):
-    first, second = train(filled), train(filled)
+    first, second = quickly_trained(filled), quickly_trained(filled)
     damage(filled, second, how)
     assert current(filled, Champions(filled.store)) == first
 
 
 def test_a_champion_that_is_whole_again_serves_again(filled: Workspace):
-    first, second = train(filled), train(filled)
+    first, second = quickly_trained(filled), quickly_trained(filled)
     whole = model_files(filled, second)
     hidden = whole.rename(whole.with_name("hidden"))
     champions = Champions(filled.store)
@@ -367,7 +387,7 @@ def test_a_champion_that_is_whole_again_serves_again(filled: Workspace):
 
 
 def test_where_no_version_can_be_read_the_champion_is_named(filled: Workspace):
-    first, second = train(filled), train(filled)
+    first, second = quickly_trained(filled), quickly_trained(filled)
     for version in (first, second):
         damage(filled, version, "missing")
     with pytest.raises(ModelStoreError, match=second) as caught:
@@ -376,7 +396,7 @@ def test_where_no_version_can_be_read_the_champion_is_named(filled: Workspace):
 
 
 def test_a_version_that_was_never_champion_does_not_step_in(filled: Workspace):
-    version = train(filled)
+    version = quickly_trained(filled)
     with filled.engine.begin() as connection:
         add_version(connection, "never promoted")
     damage(filled, version, "missing")
@@ -391,4 +411,4 @@ def test_the_model_of_the_week_before_is_old_enough_though_it_started_a_little_l
     outcome = fitting.run_training(filled)
     assert outcome is not None
     assert outcome.skipped is None
-    assert current(filled) == outcome.version != version
+    assert outcome.version not in {None, version}
