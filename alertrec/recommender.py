@@ -16,7 +16,7 @@ from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import DataError, NotFittedError
 from alertrec.explanation import Explanation, similar_share
 from alertrec.feature_engineering import SIMILARITY_FEATURES
-from alertrec.models.base import AlertMatrix, FeatureMatrix, ScoreMatrix
+from alertrec.models.base import AlertMatrix, FeatureMatrix, ScoreMatrix, refuse_below
 from alertrec.models.knn import KNeighbours, Neighbours
 from alertrec.ranking import choose
 from alertrec.scoring import Columns, Scorer, Scores
@@ -208,8 +208,8 @@ class AlertRecommenderModel:
             False for a user without purchases, whose features say nothing.
         """
         scorer = self.scorer
-        similarity = feature_matrix(user_features_df, self.feature_columns)
         inputs = feature_matrix(user_features_df, self.input_columns)
+        similarity = self._similarity(user_features_df, inputs)
         return scorer.score(user_ids_of(user_features_df), similarity, inputs, enabled, known=known)
 
     def with_users(self, user_features_df: UserFrame, labels: AlertMatrix, *, gone: Collection[str] = ()) -> Self:
@@ -284,11 +284,20 @@ class AlertRecommenderModel:
             Before `train` or `load_model`; if the frame has no row of the user; if a feature column is missing.
         """
         scorer = self.scorer
+        refuse_below(1, k_neighbors=k_neighbors)
         row = row_of_user(user_features_df, user_id)
         user_id = str(user_id)
         enabled = self._enabled(user_id, row)
-        neighbours, similarities = scorer.nearest([user_id], feature_matrix(row, self.feature_columns), k_neighbors)
-        judged = self._judged_by_neighbours(neighbours) if scorer.is_knn else self._judged(row, enabled, threshold)
+        inputs = feature_matrix(row, self.input_columns)
+        similarity = self._similarity(row, inputs)
+        similar: list[SimilarUser] = []
+        if scorer.is_knn or include_similar_users:
+            neighbours, similarities = scorer.nearest([user_id], similarity, k_neighbors)
+            similar = self._similar_users(neighbours[0], similarities[0]) if include_similar_users else []
+        if scorer.is_knn:
+            judged = self._judged_by_neighbours(neighbours)
+        else:
+            judged = self._judged(user_id, similarity, inputs, enabled, threshold)
         offers = choose(judged.probabilities, len(self.alert_columns), exclude=enabled, threshold=threshold)
         found = [self._recommendation(judged, alert) for alert in offers.alerts[0].tolist() if alert >= 0]
         if explain:
@@ -297,8 +306,8 @@ class AlertRecommenderModel:
         return {
             "user_id": user_id,
             "recommendations": found,
-            "similar_users": self._similar_users(neighbours[0], similarities[0]) if include_similar_users else [],
-            "total_similar_users": int((neighbours >= 0).sum()),
+            "similar_users": similar,
+            "total_similar_users": min(k_neighbors, scorer.n_others(user_id)),
         }
 
     def save_model(self, model_path: str | Path | None = None) -> Path:
@@ -362,13 +371,21 @@ class AlertRecommenderModel:
         levels = [confidence_of_neighbours(share, n_similar) for share in shares[0].tolist()]
         return _Judged(shares, levels, np.rint(shares[0] * n_similar).astype(np.int64), n_similar)
 
-    def _judged(self, row: UserFrame, enabled: AlertMatrix, threshold: float) -> _Judged:
+    def _judged(
+        self, user_id: str, similarity: FeatureMatrix, inputs: FeatureMatrix, enabled: AlertMatrix, threshold: float
+    ) -> _Judged:
         """Judge by the algorithm; what is alike tells how many similar users have each alert."""
-        known = np.array([row["amount_count"].to_list()[0] > 0])
-        scores = self.score(row, enabled, known=known)
+        known = similarity[:, self.feature_columns.index("amount_count")] > 0
+        scores = self.scorer.score([user_id], similarity, inputs, enabled, known=known)
         pairs = zip(scores.probabilities[0].tolist(), scores.low[0].tolist(), strict=True)
         levels = [confidence_level(probability, low, threshold) for probability, low in pairs]
         return _Judged(scores.probabilities, levels, scores.cohort_count[0], int(scores.cohort_size[0]))
+
+    def _similarity(self, frame: UserFrame, inputs: FeatureMatrix) -> FeatureMatrix:
+        """Return the features of similarity; taken from the inputs where these have them, which a frame is slow at."""
+        if set(self.feature_columns) <= set(self.input_columns):
+            return inputs[:, [self.input_columns.index(name) for name in self.feature_columns]]
+        return feature_matrix(frame, self.feature_columns)
 
     def _recommendation(self, judged: _Judged, alert: int) -> RecommendedAlert:
         return {

@@ -162,8 +162,12 @@ class Scorer:
         alerts_only = ~known & enabled.any(axis=1)
         n_cohort = max(COHORT, self.neighbours.n_neighbors)
         nearest, _ = self.nearest(user_ids, similarity, n_cohort)
-        probabilities = self.popularity.predict_proba(similarity, enabled)
-        low, high = share_interval(probabilities * self.n_users, np.full(probabilities.shape, self.n_users))
+        shares = np.asarray(self.popularity.shares_)
+        probabilities = np.tile(shares, (len(enabled), 1))
+        low, high = (
+            np.tile(end, (len(enabled), 1))
+            for end in share_interval(shares * self.n_users, np.full(len(shares), self.n_users))
+        )
         kinds = np.full(len(enabled), NEW_USER, dtype=object)
         if known.any():
             found = self._by_algorithm(inputs[known], enabled[known], nearest[known])
@@ -187,6 +191,10 @@ class Scorer:
     ) -> tuple[Neighbours, Similarities]:
         """Return the nearest users whom the model remembers, never the user themselves; see `KNeighbours`."""
         return self.neighbours.kneighbors(similarity, n_neighbors, training_rows=self.rows_of(user_ids))
+
+    def n_others(self, user_id: str) -> int:
+        """Return how many users the model remembers beside this one."""
+        return len(self.user_ids) - (user_id in self._row_of)
 
     def rows_of(self, user_ids: Sequence[str]) -> Rows:
         """Return the training row of each user whom the model remembers, -1 for others."""

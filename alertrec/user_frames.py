@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 
 def user_ids_of(frame: UserFrame) -> list[str]:
     """Return the ids of the rows, as text."""
-    if USER_ID not in frame.columns:
-        raise DataError(f"the column {USER_ID!r} is missing; the frame has {', '.join(map(str, frame.columns))}")
-    return [str(user_id) for user_id in frame[USER_ID].to_list()]
+    return [str(user_id) for user_id in _ids(frame)]
 
 
 def row_of_user(frame: UserFrame, user_id: str) -> UserFrame:
     """Return the row of one user, looked up by identity and never by position."""
-    rows = [row for row, each in enumerate(user_ids_of(frame)) if each == str(user_id)]
+    rows = _rows_of(frame, str(user_id))
     if not rows:
         raise UnknownUserError(str(user_id))
     if len(rows) > 1:
@@ -51,12 +49,34 @@ def feature_matrix(frame: UserFrame, columns: Sequence[str]) -> FeatureMatrix:
 
 
 def label_matrix(frame: UserFrame, columns: Sequence[str]) -> AlertMatrix:
-    """Return what users have enabled, bool (n_users, n_columns); a column that is missing, nobody."""
-    present = {column: np.asarray(frame[column].to_numpy()) for column in columns if column in frame.columns}
-    nobody = np.zeros(len(frame), dtype=bool)
-    return np.column_stack([_as_bool(present[column]) if column in present else nobody for column in columns])
+    """Return what users have enabled, bool (n_users, n_columns); a column that is missing, nobody.
+
+    Labels are 0 and 1, booleans or floats; an unknown one, None or NaN, is not enabled.
+    """
+    there = [column for column in columns if column in frame.columns]
+    found = np.zeros((len(frame), len(columns)), dtype=np.float64)
+    if there:
+        found[:, [columns.index(column) for column in there]] = _as_floats(frame, there)
+    return np.asarray(np.nan_to_num(found) > 0)
 
 
-def _as_bool(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return 0/1, booleans and floats as booleans; an unknown label, None or NaN, is not enabled."""
-    return np.nan_to_num(values.astype(np.float64)) > 0
+def _as_floats(frame: UserFrame, columns: list[str]) -> NDArray[np.float64]:
+    try:
+        return np.asarray(frame[columns].to_numpy(), dtype=np.float64)
+    except (TypeError, ValueError):  # columns of different kinds, some of which have a null of their own
+        return np.column_stack([np.asarray(frame[column].to_numpy()).astype(np.float64) for column in columns])
+
+
+def _rows_of(frame: UserFrame, user_id: str) -> list[int]:
+    values = _ids(frame)
+    if user_id not in values:  # of another kind than text, or not there
+        return [row for row, each in enumerate(values) if str(each) == user_id]
+    first = values.index(user_id)
+    return [first] if values.count(user_id) == 1 else [row for row, each in enumerate(values) if str(each) == user_id]
+
+
+def _ids(frame: UserFrame) -> list[Any]:
+    if USER_ID not in frame.columns:
+        raise DataError(f"the column {USER_ID!r} is missing; the frame has {', '.join(map(str, frame.columns))}")
+    ids: list[Any] = frame[USER_ID].to_list()
+    return ids

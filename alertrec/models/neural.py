@@ -48,7 +48,7 @@ class Neural(OneMore[FeatureMatrix]):
         n_networks: int = 4,
         penalty: float = 16.0,
         n_passes: int = 10,
-        n_steps: int = 500,
+        n_steps: int = 400,
         batch_size: int = 256,
         learning_rate: float = 2e-3,
         random_state: int = 0,
