@@ -11,11 +11,23 @@ from typing import Any
 from alertrec import gates
 from alertrec.calibration import Calibration
 from alertrec.catalog import ALERT_KEYS
-from alertrec.errors import ModelStoreError
+from alertrec.errors import ConfigError, ModelStoreError
 from alertrec.feature_engineering import FEATURES
 from alertrec.gates import Gate
+from alertrec.models.boosting import load_lightgbm
 from alertrec.recommender import AlertRecommenderModel
-from alertrec.selection import CHAMPION, KNN, InForce, Population, Progress, Recipe, Selection, input_columns, select
+from alertrec.selection import (
+    CHAMPION,
+    FEWEST_JUDGED,
+    KNN,
+    InForce,
+    Population,
+    Progress,
+    Recipe,
+    Selection,
+    input_columns,
+    select,
+)
 from alertrec.storage import jobs, models
 from alertrec.training_data import FROM_RULES, TrainingData, read_earlier, read_training_data
 from alertrec.workspace import Workspace
@@ -138,7 +150,7 @@ def judge_candidates(
         ALERT_KEYS,
         earlier=earlier,
         in_force=in_force,
-        recipe=Recipe({KNN: neighbours}),
+        recipe=Recipe({KNN: neighbours}, without=_not_available(n_judged)),
         progress=progress,
     )
     return Judged(neighbours, selection, champion is not None, n_judged, split_at)
@@ -155,6 +167,18 @@ def fit_model(users: Population, judged: Judged) -> AlertRecommenderModel:
         input_columns=input_columns(judged.algorithm),
         calibration=judged.calibration,
     )
+
+
+def _not_available(n_judged: int) -> frozenset[str]:
+    """Return the candidates that need a library which this system lacks; the others are judged without them."""
+    if n_judged < FEWEST_JUDGED["boosting"]:
+        return frozenset()  # nothing that loads it is tried
+    try:
+        load_lightgbm()
+    except ConfigError as error:
+        logger.warning("judged without boosted trees: %s", error, extra={"action": "candidates_left_out"})
+        return frozenset({"boosting", "ensemble"})
+    return frozenset()
 
 
 def _champion(workspace: Workspace) -> AlertRecommenderModel | None:

@@ -94,9 +94,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How models are fitted: everything but the users."""
+    """How models are fitted: everything but the users.
+
+    Attributes
+    ----------
+    parameters : mapping of candidates to their parameters
+    without : candidates that cannot be fitted here
+    """
 
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
     random_state: int = 0
 
     def fit(self, name: str, users: Population, train: Rows, columns: Sequence[str] | None = None) -> Ask:
@@ -147,7 +154,8 @@ def select(
     if not gates.enough_data(len(trial)).passed:
         return None
     since = None if in_force is None else _among(split_in_time(in_force.before, users.labels), parts)
-    names = [POPULARITY, *(name for name in CANDIDATES if len(trial) >= FEWEST_JUDGED.get(name, 0))]
+    tried = [name for name in CANDIDATES if len(trial) >= FEWEST_JUDGED.get(name, 0) and name not in recipe.without]
+    names = [POPULARITY, *tried]
     judged, judged_since, calibrations = {}, {}, {}
     for number, name in enumerate(names):
         progress(f"judging {name}", number, len(names))

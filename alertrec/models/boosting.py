@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alertrec.errors import ConfigError, first_line
 from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_below
 from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.inputs import Inputs
@@ -18,6 +20,24 @@ if TYPE_CHECKING:
     import lightgbm
 
 _SEPARATOR = "\n===\n"
+
+
+def load_lightgbm() -> ModuleType:
+    """Import LightGBM.
+
+    Raises
+    ------
+    ConfigError
+        If the system lacks the library that its wheels expect.
+    """
+    try:
+        import lightgbm
+    except OSError as error:
+        raise ConfigError(
+            f"LightGBM cannot be loaded ({first_line(error)}); install the system library libgomp "
+            "(on Debian and Ubuntu the package libgomp1)"
+        ) from error
+    return lightgbm
 
 
 class Boosting(OneMore[FeatureMatrix]):
@@ -83,8 +103,7 @@ class Boosting(OneMore[FeatureMatrix]):
         self.trees_ = each_alert(grow, labels.shape[1])
 
     def _grow(self, inputs: FeatureMatrix, wanted: NDArray[np.bool_], offset: NDArray[np.float64]) -> lightgbm.Booster:
-        import lightgbm
-
+        lightgbm = load_lightgbm()
         parameters = {
             "objective": "binary",
             "learning_rate": self.learning_rate,
@@ -130,8 +149,7 @@ class Boosting(OneMore[FeatureMatrix]):
         return {"intercepts": self.intercepts_, "of_alerts": self.weights_, "trees": trees}
 
     def _restore(self, arrays: Arrays) -> None:
-        import lightgbm
-
+        lightgbm = load_lightgbm()
         self.intercepts_, self.weights_ = arrays["intercepts"], arrays["of_alerts"]
         texts = bytes(arrays["trees"]).decode().split(_SEPARATOR)
         self.trees_ = [lightgbm.Booster(model_str=text) for text in texts]

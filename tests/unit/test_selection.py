@@ -530,3 +530,10 @@ def test_select_changes_nothing_that_it_is_given():
     assert users.features.equals(copies[0])
     np.testing.assert_array_equal(users.labels, copies[1])
     np.testing.assert_array_equal(then.labels, copies[2])
+
+
+def test_candidates_that_cannot_be_fitted_here_are_left_out():
+    users = population(250, seed=3)
+    found = chosen(users, recipe=Recipe(without=frozenset({"boosting", "neural", "ensemble"})))
+    judged = found.report["protocols"]["leave_one_out"]["models"]
+    assert set(judged) == {"popularity", "knn", "linear", "cooccurrence"}
