@@ -103,7 +103,7 @@ class Boosting(OneMore[FeatureMatrix]):
         self.trees_ = each_alert(grow, labels.shape[1])
 
     def _grow(self, inputs: FeatureMatrix, wanted: NDArray[np.bool_], offset: NDArray[np.float64]) -> lightgbm.Booster:
-        lightgbm = load_lightgbm()
+        library = load_lightgbm()
         parameters = {
             "objective": "binary",
             "learning_rate": self.learning_rate,
@@ -121,7 +121,8 @@ class Boosting(OneMore[FeatureMatrix]):
         data = lightgbm.Dataset(
             inputs, wanted.astype(np.float64), init_score=np.ascontiguousarray(offset), params=parameters
         )
-        return lightgbm.train(parameters, data, self.n_rounds)
+        trees: lightgbm.Booster = library.train(parameters, data, self.n_rounds)
+        return trees
 
     def _prepare(self, features: FeatureMatrix) -> FeatureMatrix:
         return features
@@ -149,7 +150,7 @@ class Boosting(OneMore[FeatureMatrix]):
         return {"intercepts": self.intercepts_, "of_alerts": self.weights_, "trees": trees}
 
     def _restore(self, arrays: Arrays) -> None:
-        lightgbm = load_lightgbm()
+        library = load_lightgbm()
         self.intercepts_, self.weights_ = arrays["intercepts"], arrays["of_alerts"]
         texts = bytes(arrays["trees"]).decode().split(_SEPARATOR)
-        self.trees_ = [lightgbm.Booster(model_str=text) for text in texts]
+        self.trees_ = [library.Booster(model_str=text) for text in texts]
