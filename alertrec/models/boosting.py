@@ -118,7 +118,7 @@ class Boosting(OneMore[FeatureMatrix]):
             "seed": self.random_state,
             "verbose": -1,
         }
-        data = lightgbm.Dataset(
+        data = library.Dataset(
             inputs, wanted.astype(np.float64), init_score=np.ascontiguousarray(offset), params=parameters
         )
         trees: lightgbm.Booster = library.train(parameters, data, self.n_rounds)
