@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,16 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from alertrec import judging
 from alertrec.catalog import ALERT_KEYS
 from alertrec.drift import profile
+from alertrec.errors import ConfigError
 from alertrec.evaluation.metrics import Judgement, judge
 from alertrec.evaluation.protocols import Trial
 from alertrec.feature_engineering import FEATURES, SIMILARITY_FEATURES
 from alertrec.gates import Gate
 from alertrec.judging import Judged, fit_model
+from alertrec.models.boosting import load_lightgbm
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.reporting import render_page, render_tables
 from alertrec.selection import (
@@ -537,3 +542,21 @@ def test_candidates_that_cannot_be_fitted_here_are_left_out():
     found = chosen(users, recipe=Recipe(without=frozenset({"boosting", "neural", "ensemble"})))
     judged = found.report["protocols"]["leave_one_out"]["models"]
     assert set(judged) == {"popularity", "knn", "linear", "cooccurrence"}
+
+
+@pytest.fixture
+def no_libgomp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lightgbm.py").write_text('raise OSError("libgomp.so.1: cannot open shared object file")\n')
+    monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_where_the_system_lacks_what_lightgbm_needs_the_error_says_what_to_install(no_libgomp: None):
+    with pytest.raises(ConfigError, match=r"libgomp\.so\.1.*libgomp1"):
+        load_lightgbm()
+
+
+def test_a_training_goes_on_without_what_cannot_be_loaded(no_libgomp: None, caplog: pytest.LogCaptureFixture):
+    assert judging._not_available(FEWEST_JUDGED["boosting"]) == {"boosting", "ensemble"}
+    assert "libgomp1" in caplog.text
+    assert judging._not_available(FEWEST_JUDGED["boosting"] - 1) == frozenset()
