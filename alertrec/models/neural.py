@@ -16,6 +16,8 @@ from alertrec.models.parallel import one_thread_each
 from alertrec.models.perceptron import Perceptrons, train
 
 _TINY = 1e-12
+# The penalty's weight against one user's loss at most: a handful of users would be shrunk to nothing.
+_MAX_PENALTY = 0.03
 
 
 class Neural(OneMore[FeatureMatrix]):
@@ -31,7 +33,8 @@ class Neural(OneMore[FeatureMatrix]):
     n_hidden, n_networks : int
         Units of the hidden layer; networks, started and trained apart, that are averaged.
     penalty : float
-        Of the squared weights, against the sum of losses over the users; see `Perceptrons.slopes`.
+        Of the squared weights, against the sum of losses over the users, and at most 3 % of that of each user; see
+        `Perceptrons.slopes`.
     n_steps : int
         Steps at least; each user is seen `n_passes` times at least.
     """
@@ -76,7 +79,7 @@ class Neural(OneMore[FeatureMatrix]):
             self.networks_ = train(
                 Perceptrons.drawn(sizes, rng),
                 self._batches(inputs, labels, rng),
-                penalty=self.penalty / len(inputs),
+                penalty=min(self.penalty / len(inputs), _MAX_PENALTY),
                 learning_rate=self.learning_rate,
             )
 

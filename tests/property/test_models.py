@@ -279,7 +279,8 @@ def test_trees_are_those_of_lightgbm_on_behaviour_and_the_number_of_other_alerts
     import lightgbm
 
     features, labels = bank(0, n_users=400)
-    model = Boosting(n_rounds=12, learning_rate=0.2, num_leaves=5, min_data_in_leaf=15, l2=2.0).fit(features, labels)
+    model = Boosting(n_rounds=12, learning_rate=0.2, num_leaves=5, min_data_in_leaf=15, l2=2.0, penalty=1.0)
+    model.fit(features, labels)
     linear = Linear(penalty=1.0).fit(features, labels)
     there = learnt_order(model, labels)
     for place, alert in enumerate(model.contested_):
