@@ -6,7 +6,7 @@ import contextlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from alertrec.judging import DEFAULT_NEIGHBORS, Judged, fit_model, judge_candida
 from alertrec.promotion import is_due
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.schedule import TRAINING
+from alertrec.selection import Progress
 from alertrec.storage import jobs, models
 from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedRun
@@ -38,8 +39,6 @@ SLACK_DAYS = 0.5
 
 # Held while a model is trained, by a connection of its own: freed by the server the moment that connection ends.
 _LOCK_KEY = 0x616C7274_00000002
-
-Progress = Callable[[str, int, int], None]  # step, done, of
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from alertrec.errors import NotEnoughDataError
 from alertrec.feature_engineering import FEATURES, USER_ID, build_user_features
 from alertrec.labels import enabled_matrix, heuristic_matrix
 from alertrec.models.base import AlertMatrix
-from alertrec.selection import Population
+from alertrec.selection import Population, Progress
 from alertrec.storage.source import UserRange
 from alertrec.workspace import Workspace
 
@@ -21,8 +21,6 @@ MIN_USERS = 10
 MIN_TRANSACTIONS = 100
 FROM_RULES = "alert rules"
 FROM_HEURISTICS = "heuristics"
-
-Progress = Callable[[str, int, int], None]  # step, done, of
 
 
 @dataclass(frozen=True)
