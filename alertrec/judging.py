@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -58,7 +58,6 @@ class Judged:
     has_champion: bool
     n_judged: int
     split_at: datetime | None = None
-    figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def algorithm(self) -> str:

@@ -236,11 +236,12 @@ class AlertRecommenderModel:
         if alert_type not in self.alert_columns:
             raise DataError(f"unknown alert type {alert_type!r}; known are {', '.join(self.alert_columns)}")
         scorer = self.scorer
-        similarity = feature_matrix(user_features_df, self.feature_columns)
+        inputs = feature_matrix(user_features_df, self.input_columns)
+        similarity = self._similarity(user_features_df, inputs)
         return scorer.explain(
             user_ids_of(user_features_df)[0],
             similarity,
-            feature_matrix(user_features_df, self.input_columns),
+            inputs,
             enabled,
             self.alert_columns.index(alert_type),
             is_known=bool(user_features_df["amount_count"].to_list()[0] > 0),

@@ -18,7 +18,7 @@ from alertrec.calibration import Calibration, share_interval
 from alertrec.errors import DataError
 from alertrec.explanation import Explanation, explain, feature_groups
 from alertrec.models import make_model
-from alertrec.models.base import AlertMatrix, AlertModel, Arrays, FeatureMatrix, Rows, ScoreMatrix
+from alertrec.models.base import AlertMatrix, AlertModel, Arrays, FeatureMatrix, Rows, ScoreMatrix, arrays_of
 from alertrec.models.cooccurrence import Cooccurrence
 from alertrec.models.knn import KNeighbours, Neighbours, Similarities
 from alertrec.models.popularity import Popularity
@@ -283,10 +283,12 @@ class Scorer:
             n_users=int(card["n_users"]),
             is_sample=len(arrays["user_ids"]) < int(card["n_users"]),
             algorithm=algorithm,
-            model=neighbours if is_knn else MODELS[algorithm].from_arrays(card["parameters"], _part("model", arrays)),
+            model=neighbours
+            if is_knn
+            else MODELS[algorithm].from_arrays(card["parameters"], arrays_of("model", arrays)),
             neighbours=neighbours,
-            cooccurrence=Cooccurrence.from_arrays({}, _part("cooccurrence", arrays)),
-            popularity=Popularity.from_arrays({}, _part("popularity", arrays)),
+            cooccurrence=Cooccurrence.from_arrays({}, arrays_of("cooccurrence", arrays)),
+            popularity=Popularity.from_arrays({}, arrays_of("popularity", arrays)),
             calibration=Calibration.from_json(card["calibration"]),
         )
 
@@ -298,8 +300,3 @@ class Scorer:
         if self.is_knn:
             return self.neighbours.smoothed(nearest[:, : self.neighbours.n_neighbors])
         return self.model.predict_proba(inputs, enabled)
-
-
-def _part(name: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.errors import DataError
+from alertrec.errors import DataError, NotFittedError
 
 FeatureMatrix = NDArray[np.float64]  # (n_users, n_features)
 AlertMatrix = NDArray[np.bool_]  # (n_users, n_alerts)
@@ -52,6 +52,12 @@ class AlertModel(Protocol):
         """Return the fitted model that `to_arrays` and its parameters describe."""
 
 
+def arrays_of(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """Return the arrays whose names begin with that of a part and a dot, by what follows."""
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 # What is further from nought is brought to it, so that squares of squares do not overflow.
 _LARGEST = 1e50
 
@@ -92,3 +98,19 @@ def refuse_below(least: float, **parameters: float) -> None:
     for name, value in parameters.items():
         if not value >= least:
             raise DataError(f"{name} must be at least {least:g}, not {value}")
+
+
+def refuse_unfitted(name: str, *, is_fitted: bool) -> None:
+    """Raise `NotFittedError` where a model is asked before `fit`."""
+    if not is_fitted:
+        raise NotFittedError(f"this {name} model has not been fitted; call `fit` first")
+
+
+def checked_of_alerts(
+    features: FeatureMatrix, enabled: AlertMatrix, n_alerts: int
+) -> tuple[FeatureMatrix, AlertMatrix]:
+    """Return what `checked` does; `DataError` too where the number of alerts is not that of training."""
+    features, enabled = checked(features, enabled)
+    if enabled.shape[1] != n_alerts:
+        raise DataError(f"got {enabled.shape[1]} alerts; the model was trained on {n_alerts}")
+    return features, enabled

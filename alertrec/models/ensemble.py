@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, refuse_below
+from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, arrays_of, refuse_below
 from alertrec.models.boosting import Boosting
 from alertrec.models.contributions import Grouping, Parts
 from alertrec.models.cooccurrence import Cooccurrence
@@ -110,7 +110,7 @@ class Ensemble(OneMore[list[Any]]):
     def _restore(self, arrays: Arrays) -> None:
         self.weights_, self.offsets_ = arrays["weights"], arrays["offsets"]
         self.members_ = [
-            member.from_arrays({"random_state": self.random_state}, _of_member(member.name, arrays))
+            member.from_arrays({"random_state": self.random_state}, arrays_of(member.name, arrays))
             for member in MEMBERS
         ]
 
@@ -150,8 +150,3 @@ def fit_stack(
     bounds = [(0.0, None)] * n_members + [(None, None)] * n_alerts
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200}).x
     return found[:n_members], found[n_members:]
-
-
-def _of_member(name: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -8,17 +8,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.errors import DataError, NotFittedError
+from alertrec.errors import DataError
 from alertrec.models.base import (
     AlertMatrix,
     Arrays,
     FeatureMatrix,
     Rows,
     ScoreMatrix,
-    checked,
+    checked_of_alerts,
     checked_training,
     refuse_below,
     refuse_infinities,
+    refuse_unfitted,
 )
 from alertrec.models.inputs import mean_and_scale
 
@@ -172,11 +173,8 @@ class KNeighbours:
         self, features: FeatureMatrix, enabled: AlertMatrix, *, training_rows: Rows | None = None
     ) -> ScoreMatrix:
         """Return the smoothed share of the nearest users who enabled each alert, shape (n_users, n_alerts)."""
-        if not hasattr(self, "mean_"):
-            raise NotFittedError(f"this {self.name} model has not been fitted; call `fit` first")
-        features, enabled = checked(features, enabled)
-        if enabled.shape[1] != len(self.shares_):
-            raise DataError(f"got {enabled.shape[1]} alerts; the model was trained on {len(self.shares_)}")
+        refuse_unfitted(self.name, is_fitted=hasattr(self, "mean_"))
+        features, _ = checked_of_alerts(features, enabled, len(self.shares_))
         return self.smoothed(self.kneighbors(features, self.n_neighbors, training_rows=training_rows)[0])
 
     def smoothed(self, neighbours: Neighbours, smoothing: float | None = None) -> ScoreMatrix:

@@ -16,8 +16,17 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.errors import DataError, NotFittedError
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, checked, checked_training
+from alertrec.errors import DataError
+from alertrec.models.base import (
+    AlertMatrix,
+    Arrays,
+    FeatureMatrix,
+    Rows,
+    ScoreMatrix,
+    checked,
+    checked_training,
+    refuse_unfitted,
+)
 from alertrec.models.contributions import Contributions, Grouping, Parts
 
 Prepared = TypeVar("Prepared")
@@ -244,8 +253,7 @@ class OneMore(ABC, Generic[Prepared]):
         return found
 
     def _checked_queries(self, features: FeatureMatrix, enabled: AlertMatrix) -> tuple[FeatureMatrix, AlertMatrix]:
-        if not hasattr(self, "n_features_"):
-            raise NotFittedError(f"this {self.name} model has not been fitted; call `fit` first")
+        refuse_unfitted(self.name, is_fitted=hasattr(self, "n_features_"))
         features, enabled = checked(features, enabled)
         if features.shape[1] != self.n_features_ or enabled.shape[1] != len(self.constants_):
             raise DataError(

@@ -8,8 +8,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from alertrec.errors import DataError, NotFittedError
-from alertrec.models.base import AlertMatrix, Arrays, FeatureMatrix, Rows, ScoreMatrix, checked, checked_training
+from alertrec.models.base import (
+    AlertMatrix,
+    Arrays,
+    FeatureMatrix,
+    Rows,
+    ScoreMatrix,
+    checked_of_alerts,
+    checked_training,
+    refuse_unfitted,
+)
 
 
 class Popularity:
@@ -38,11 +46,8 @@ class Popularity:
     ) -> ScoreMatrix:
         """Return the same shares for everybody, shape (n_users, n_alerts)."""
         del training_rows
-        if not hasattr(self, "shares_"):
-            raise NotFittedError(f"this {self.name} model has not been fitted; call `fit` first")
-        features, enabled = checked(features, enabled)
-        if enabled.shape[1] != len(self.shares_):
-            raise DataError(f"got {enabled.shape[1]} alerts; the model was trained on {len(self.shares_)}")
+        refuse_unfitted(self.name, is_fitted=hasattr(self, "shares_"))
+        features, _ = checked_of_alerts(features, enabled, len(self.shares_))
         return np.tile(np.asarray(self.shares_), (len(features), 1))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -60,6 +60,13 @@ def champion(connection: Connection) -> ModelVersion | None:
     return _first(connection.execute(select(model_versions).where(model_versions.c.alias == CHAMPION)).first())
 
 
+def newest(connection: Connection) -> ModelVersion | None:
+    """Return the version that was trained last, whether it serves or not."""
+    return _first(
+        connection.execute(select(model_versions).order_by(model_versions.c.created_at.desc()).limit(1)).first()
+    )
+
+
 def promoted_before(connection: Connection, version: str | None = None) -> list[ModelVersion]:
     """Return the other versions that were champion once and were not rolled back, the latest first."""
     table = model_versions
@@ -98,10 +105,3 @@ def _first(row: Row[Any] | None) -> ModelVersion | None:
 
 def _version(row: Row[Any]) -> ModelVersion:
     return ModelVersion(**row._mapping)
-
-
-def newest(connection: Connection) -> ModelVersion | None:
-    """Return the version that was trained last, whether it serves or not."""
-    return _first(
-        connection.execute(select(model_versions).order_by(model_versions.c.created_at.desc()).limit(1)).first()
-    )
