@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
 import pytest
 
 from alertrec.catalog import ALERT_KEYS, ALERT_TYPES, BY_KEY, CATEGORIES, AlertType, classify
+from alertrec.detectors import DETECTORS
 from alertrec.feature_engineering import FEATURES
+from alertrec.rule_parameters import checked
+from alertrec.wording import Words
 
 ROOT = Path(__file__).parents[2]
 each_type = pytest.mark.parametrize("entry", ALERT_TYPES, ids=lambda entry: entry.key)
@@ -55,6 +59,11 @@ PARAPHRASES = {
 }
 
 
+def settings_of(entry: AlertType) -> list[dict[str, float | int | str]]:
+    """Return the parameters that may be offered: the catalogue's own, with each step of the dial."""
+    return [{**entry.parameters, entry.dial.name: step} for step in entry.dial.steps]
+
+
 def test_the_eight_types_stand_in_their_order():
     assert tuple(PARAPHRASES) == ALERT_KEYS
     assert list(BY_KEY) == list(ALERT_KEYS)
@@ -70,13 +79,15 @@ def test_the_five_categories_keep_their_names():
 
 @each_type
 def test_the_own_text_of_a_type_is_of_that_type(entry: AlertType):
-    assert classify(entry.natural_language_query()) == entry.key
+    for parameters in settings_of(entry):
+        assert classify(Words().fill(entry.query_for(parameters), parameters)) == entry.key
 
 
 @each_type
 def test_the_title_and_the_description_are_of_no_other_type(entry: AlertType):
-    assert classify(entry.title) in {entry.key, None}
-    assert classify(entry.description) in {entry.key, None}
+    for parameters in settings_of(entry):
+        assert classify(Words().fill(entry.title_for(parameters), parameters)) in {entry.key, None}
+        assert classify(Words().fill(entry.description, parameters)) in {entry.key, None}
 
 
 @pytest.mark.parametrize(
@@ -96,15 +107,39 @@ def test_a_text_that_says_nothing_has_no_type(text: str | None):
 def test_evidence_names_features_and_can_be_filled(entry: AlertType):
     assert entry.evidence_features
     assert set(entry.evidence_features) <= set(FEATURES)
-    assert "{" not in entry.evidence.format(**dict.fromkeys(FEATURES, 1.0))
+    filled = Words().fill(entry.evidence, dict.fromkeys(FEATURES, 1.0))
+    assert "{" not in filled
+    assert "1.0" not in filled.replace("$1.00", "")  # each number has a format
 
 
 @each_type
-def test_the_text_names_only_parameters_and_shows_their_values(entry: AlertType):
-    text = entry.natural_language_query()
-    assert "{" not in text
-    numbers = [value for value in entry.parameters.values() if isinstance(value, float | int) and value]
-    assert all(f"{value:,.0f}" in text for value in numbers)
+def test_titles_and_texts_name_only_parameters_and_show_the_dial_unless_it_means_any(entry: AlertType):
+    say = {"amount": Words().money, "count": Words().count, "percent": Words().percent}[entry.dial.name]
+    for parameters in settings_of(entry):
+        step = parameters[entry.dial.name]
+        for template in (entry.title_for(parameters), entry.query_for(parameters)):
+            text = Words().fill(template, parameters)
+            assert "{" not in text
+            assert (say(step) in text) == (step > 0), text
+
+
+@each_type
+def test_the_steps_of_a_dial_ascend_and_are_parameters(entry: AlertType):
+    assert all(low < high for low, high in itertools.pairwise(entry.dial.steps))
+    assert all(checked(entry.key, parameters) == parameters for parameters in settings_of(entry))
+    assert checked(entry.key, entry.parameters) == entry.parameters
+
+
+@each_type
+def test_only_a_dial_that_begins_at_any_amount_has_words_for_it(entry: AlertType):
+    means_any = entry.dial.steps[0] == 0
+    assert means_any == (entry.title_of_any is not None) == (entry.query_of_any is not None)
+    assert not means_any or entry.dial.name == "amount"
+
+
+def test_every_type_has_a_detector_of_its_own():
+    assert len({entry.detector for entry in ALERT_TYPES}) == len(ALERT_TYPES)
+    assert {entry.detector for entry in ALERT_TYPES} <= set(DETECTORS)
 
 
 @each_type
