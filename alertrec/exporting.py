@@ -11,6 +11,7 @@ from typing import IO, Any
 from uuid import UUID
 
 import polars as pl
+from sqlalchemy.dialects.postgresql import JSONB
 
 from alertrec.errors import DataError
 from alertrec.storage.lists import stream_current_items
@@ -20,7 +21,7 @@ from alertrec.workspace import Workspace
 Row = dict[str, Any]
 WriteRows = Callable[[Sequence[Row]], None]
 
-_JSON_COLUMNS = ("parameters", "would_have_fired", "reasons")
+_JSON_COLUMNS = {column.name for column in recommendations.columns if isinstance(column.type, JSONB)}
 _SCHEMA = {
     column.name: pl.Datetime("us", "UTC")
     if column.name in {"generated_at", "expires_at"}
@@ -36,7 +37,7 @@ def export_lists(workspace: Workspace, out: Path) -> int:
     ----------
     out : Path
         `.parquet`, `.csv` or `.jsonl`; columns as the table's. JSON columns are objects in JSON lines and text in
-        the others. The file appears whole or not at all.
+        the others; the probability of advice is null. The file appears whole or not at all.
 
     Raises
     ------

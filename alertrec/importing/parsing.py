@@ -16,6 +16,7 @@ import polars as pl
 
 from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import DataError
+from alertrec.ledger import is_time_zone
 from alertrec.transactions import STATUSES, TRANSACTION_TYPES
 
 NUL = "\0"
@@ -42,6 +43,7 @@ _ISO_FORMATS = (
 )
 # jsonb has no NUL; two backslashes before the `u` are one backslash and no escape.
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+# polars takes offsets such as +02:00 for zones as well, and no name at all for UTC.
 _FLAGS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
     **dict.fromkeys(("false", "f", "no", "n", "0"), False),
@@ -195,6 +197,13 @@ def parse_status(values: pl.Series) -> pl.Series:
 def parse_alert_type(values: pl.Series) -> pl.Series:
     """Return one of `catalog.ALERT_KEYS`."""
     return _look_up(parse_text(values), _ALERTS, pl.String())
+
+
+def parse_time_zone(values: pl.Series) -> pl.Series:
+    """Return names of IANA zones, in their own case, that days can be told in; each name is tried once."""
+    names = parse_text(values).str.strip_chars()
+    known = {name: name for name in names.drop_nulls().unique() if is_time_zone(name)}
+    return _look_up(names, known, pl.String())
 
 
 def _look_up(text: pl.Series, words: Mapping[str, object], dtype: pl.DataType) -> pl.Series:

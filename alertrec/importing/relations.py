@@ -27,6 +27,7 @@ UNPARSABLE_NUMBER = "unparsable_number"
 NEGATIVE_LIMIT = "negative_limit"
 UNPARSABLE_BOOLEAN = "unparsable_boolean"
 UNPARSABLE_PARAMETERS = "unparsable_parameters"
+UNKNOWN_TIME_ZONE = "unknown_time_zone"
 UNKNOWN_TYPE = "unknown_type"
 UNKNOWN_STATUS = "unknown_status"
 UNKNOWN_ALERT_TYPE = "unknown_alert_type"
@@ -42,6 +43,7 @@ REASONS = (
     NEGATIVE_LIMIT,
     UNPARSABLE_BOOLEAN,
     UNPARSABLE_PARAMETERS,
+    UNKNOWN_TIME_ZONE,
     UNKNOWN_TYPE,
     UNKNOWN_STATUS,
     UNKNOWN_ALERT_TYPE,
@@ -89,6 +91,7 @@ FIELDS: dict[str, tuple[Field, ...]] = {
         *_texts("address_city", "address_state", "address_country"),
         Field("location_consent_given", parsing.parse_flag, UNPARSABLE_BOOLEAN),
         _CREATED_AT,
+        Field("time_zone", parsing.parse_time_zone, UNKNOWN_TIME_ZONE),
     ),
     TRANSACTIONS: (
         _ID,

@@ -21,6 +21,7 @@ from alertrec.importing.rejects import RejectsFile, rejects_file
 from alertrec.importing.relations import ALERT_RULES, ID, MALFORMED_ROW, TRANSACTIONS, USERS
 from alertrec.importing.validation import REASON, ROW, validate
 from alertrec.storage import tables
+from alertrec.storage.schema import add_optional_columns
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class _Job:
         with closing(self._driver().cursor()) as cursor:
             for each in source.slices:
                 accepted = self._check(each, user_ids)
-                loader = loader or Loader(cursor, self.relation, schema=self.schema, columns=accepted.columns)
+                loader = loader or self._loader(cursor, accepted.columns)
                 loader.copy(accepted)
                 self.progress(self.relation, self.n_read, max(source.n_rows, self.n_read))
             n_inserted, n_updated = loader.merge() if loader else (0, 0)
@@ -151,6 +152,11 @@ class _Job:
         self.progress(self.relation, self.n_read, self.n_read)
         n_unchanged = self.n_read - self.rejected.total() - n_inserted - n_updated
         return RelationReport(self.n_read, n_inserted, n_updated, n_unchanged, dict(self.rejected))
+
+    def _loader(self, cursor: psycopg.Cursor[tuple[int, int]], columns: list[str]) -> Loader:
+        table = tables.source_metadata.tables[self.relation].to_metadata(sqlalchemy.MetaData(), schema=self.schema)
+        add_optional_columns(self.connection, table, columns)
+        return Loader(cursor, self.relation, schema=self.schema, columns=columns)
 
     def _driver(self) -> psycopg.Connection[tuple[int, int]]:
         # COPY is the driver's own; the statement lets SQLAlchemy know that a transaction has begun.

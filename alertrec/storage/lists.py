@@ -12,9 +12,12 @@ from alertrec.storage.frames import copy_frame
 from alertrec.storage.tables import recommendation_lists, recommendations
 
 # One temporary table a connection, emptied at each commit: creating one a transaction would bloat the catalogue.
+# With the defaults, for columns that a later release adds: a worker of this one may still write then.
 _STAGING = text("""
-    CREATE TEMPORARY TABLE IF NOT EXISTS new_lists (LIKE alertrec.recommendation_lists) ON COMMIT DELETE ROWS;
-    CREATE TEMPORARY TABLE IF NOT EXISTS new_items (LIKE alertrec.recommendations) ON COMMIT DELETE ROWS
+    CREATE TEMPORARY TABLE IF NOT EXISTS new_lists (LIKE alertrec.recommendation_lists INCLUDING DEFAULTS)
+        ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS new_items (LIKE alertrec.recommendations INCLUDING DEFAULTS)
+        ON COMMIT DELETE ROWS
 """)
 # Upserted in the order of users, so that two writers of the same users wait for each other and never deadlock.
 _UPSERT_LISTS = text("""

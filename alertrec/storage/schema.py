@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import InsufficientPrivilege, WrongObjectType
+from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection, Table, inspect, text
 from sqlalchemy.exc import NoSuchTableError
 from sqlalchemy.types import Boolean, DateTime, Float, Integer, Numeric, String
 
+from alertrec.errors import DataError, first_line
+from alertrec.storage.database import driver_connection
 from alertrec.storage.source import Source
-from alertrec.storage.tables import OWN_SCHEMA
+from alertrec.storage.tables import OPTIONAL, OWN_SCHEMA
 
 # Two processes that migrate at once wait for each other.
 _LOCK_KEY = 0x616C7274_00000001
@@ -35,6 +39,34 @@ def downgrade(connection: Connection, revision: str) -> None:
 def create_source_relations(connection: Connection, source: Source) -> None:
     """Create the source tables that are missing; relations that are there, tables or views, stay as they are."""
     source.metadata.create_all(connection)
+
+
+def add_optional_columns(connection: Connection, table: Table, names: Collection[str]) -> None:
+    """Add those of some columns that are optional and that a source table, made by an earlier release, lacks.
+
+    For who is about to fill them, and not for whoever creates tables: those of adopters stay as they are until then.
+
+    Raises
+    ------
+    DataError
+        If the relation is a view, or somebody else's.
+    """
+    assert table.schema is not None
+    wanted = {column.name for column in table.columns if OPTIONAL in column.info}.intersection(names)
+    # Looked for first: even with nothing to add, ADD COLUMN IF NOT EXISTS waits for all readers and locks them out.
+    there = inspect(connection).get_columns(table.name, schema=table.schema) if wanted else []
+    for name in sorted(wanted.difference(column["name"] for column in there)):
+        # All of them are texts without a default, which costs no rewrite.
+        statement = SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} text")
+        try:
+            driver_connection(connection).execute(
+                statement.format(Identifier(table.schema, table.name), Identifier(name))
+            )
+        except (WrongObjectType, InsufficientPrivilege) as error:
+            raise DataError(
+                f"{table.name} has no column {name}, and it cannot be added ({first_line(error)}); "
+                f"add it, as text, or leave it out of the file"
+            ) from error
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -87,7 +119,11 @@ def _faults(connection: Connection, table: Table) -> list[str]:
         }
     except NoSuchTableError:
         return ["is missing"]
-    missing = [f"{column.name} is missing" for column in table.columns if column.name not in there]
+    missing = [
+        f"{column.name} is missing"
+        for column in table.columns
+        if column.name not in there and OPTIONAL not in column.info
+    ]
     unreadable = [
         f"{column.name} is {there[column.name]} and not {expected}"
         for column in table.columns

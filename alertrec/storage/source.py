@@ -27,15 +27,18 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     null,
     or_,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from alertrec.action_types import DISMISSED, RULE_ACTIONS, SWITCHED_ON
 from alertrec.feature_engineering import HISTORY_DAYS
+from alertrec.standing_rules import RULES_SCHEMA
 from alertrec.storage.frames import read_frame
 from alertrec.storage.tables import alert_actions, source_metadata
 
@@ -83,6 +86,7 @@ _USERS_SCHEMA = {
     "credit_balance": pl.Float64,
     "address_state": pl.String,
     "address_country": pl.String,
+    "time_zone": pl.String,
 }
 _TRANSACTIONS_SCHEMA = {
     "user_id": pl.String,
@@ -95,7 +99,6 @@ _TRANSACTIONS_SCHEMA = {
     "transaction_type": pl.String,
     "status": pl.String,
 }
-_RULES_SCHEMA = {"user_id": pl.String, "alert_type": pl.String, "natural_language_query": pl.String}
 _DISMISSED_SCHEMA = {"user_id": pl.String, "alert_type": pl.String}
 
 
@@ -130,7 +133,7 @@ class Source:
             transactions=read_frame(connection, self._transactions(users, as_of), _TRANSACTIONS_SCHEMA).with_columns(
                 pl.col("transaction_date").cast(pl.Datetime("us"))
             ),
-            rules=read_frame(connection, self._rules(users, as_of), _RULES_SCHEMA),
+            rules=read_frame(connection, self._rules(users, as_of), RULES_SCHEMA),
             dismissed=dismissed,
         )
 
@@ -174,12 +177,27 @@ class Source:
         )
 
     def _users(self, users: Users | None) -> Select[Any]:
+        """Return the query of active users; the zone is NULL where the relation has no such column.
+
+        A name that stands without its table is looked for in the relation first, and then in what is joined to it
+        laterally. Taking the whole row apart as JSON would do as well, but asks for the right to read every column of
+        it, and computes them all where it is a view.
+        """
         table = self.users.c
-        return (
-            select(table.id, table.credit_limit, table.credit_balance, table.address_state, table.address_country)
+        absent = select(cast(null(), Text).label("time_zone")).subquery("absent")
+        there = (
+            select(
+                table.id,
+                table.credit_limit,
+                table.credit_balance,
+                table.address_state,
+                table.address_country,
+                cast(literal_column("time_zone"), Text).label("time_zone"),
+            )
             .where(table.is_active, _within(users, table.id))
-            .order_by(table.id)
+            .lateral("there")
         )
+        return select(*there.c).select_from(absent.join(there, true())).order_by(there.c.id)
 
     def _transactions(self, users: Users | None, as_of: datetime) -> Select[Any]:
         table = self.transactions.c
@@ -222,7 +240,13 @@ class Source:
         logged_on = latest.c.action.in_(SWITCHED_ON)
         by_table = or_(rule.is_active, rule.updated_at > as_of)  # what was switched off later was on then
         stored = (
-            select(rule.user_id, rule.alert_type, rule.natural_language_query)
+            select(
+                rule.user_id,
+                rule.alert_type,
+                rule.natural_language_query,
+                rule.id.label("rule_id"),
+                cast(rule.parameters, Text).label("parameters"),
+            )
             .select_from(self.alert_rules.outerjoin(latest, same_rule))
             .where(
                 _within(users, rule.user_id),
@@ -230,9 +254,10 @@ class Source:
                 case((latest.c.occurred_at > rule.updated_at, logged_on), else_=by_table),
             )
         )
-        only_logged = select(latest.c.user_id, latest.c.alert_type, cast(null(), Text)).where(
-            logged_on, latest.c.alert_type.is_not(None), ~exists().where(same_rule).correlate(latest)
-        )
+        unknown = cast(null(), Text)
+        only_logged = select(
+            latest.c.user_id, latest.c.alert_type, unknown, latest.c.alert_rule_id, unknown.label("parameters")
+        ).where(logged_on, latest.c.alert_type.is_not(None), ~exists().where(same_rule).correlate(latest))
         both = union_all(stored, only_logged).subquery()
         return select(*both.c)
 

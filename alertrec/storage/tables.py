@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 OWN_SCHEMA = "alertrec"
+OPTIONAL = "optional"  # in the `info` of a source column: adopters may not have it, and it is NULL then
 
 source_metadata = MetaData()
 own_metadata = MetaData(schema=OWN_SCHEMA)
@@ -46,6 +47,7 @@ users = Table(
     Column("address_country", Text),
     Column("location_consent_given", Boolean),
     Column("created_at", _Time),
+    Column("time_zone", Text, info={OPTIONAL: True}),
 )
 
 transactions = Table(
@@ -99,7 +101,7 @@ recommendations = Table(
     Column("user_id", Text, nullable=False),
     Column("alert_type", Text, nullable=False),
     Column("rank", Integer, nullable=False),
-    Column("probability", Double, nullable=False),
+    Column("probability", Double),
     Column("confidence_level", Text, nullable=False),
     Column("parameters", JSONB, nullable=False),
     Column("would_have_fired", JSONB),
@@ -116,9 +118,17 @@ recommendations = Table(
     Column("variant", Text),
     Column("generated_at", _Time, nullable=False),
     Column("expires_at", _Time, nullable=False),
+    Column("recommendation_type", Text, server_default="default"),
+    Column("change", JSONB),
     PrimaryKeyConstraint("user_id", "alert_type"),
     UniqueConstraint("recommendation_id"),
     CheckConstraint("probability BETWEEN 0 AND 1", name="probability_is_a_probability"),
+    CheckConstraint(
+        "probability IS NOT NULL OR recommendation_type = 'change'", name="only_a_change_has_no_probability"
+    ),
+    # A check and not NOT NULL: workers of the last release stage their rows in a copy of this table, which has its NOT
+    # NULLs, but neither its checks nor its defaults, and leave out this column.
+    CheckConstraint("recommendation_type IS NOT NULL", name="recommendation_type_is_given"),
 )
 
 alert_actions = Table(

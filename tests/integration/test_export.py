@@ -32,7 +32,7 @@ from tests.integration.worlds import (
 
 COLUMNS = [column.name for column in recommendations.columns]
 FORMATS = ("parquet", "csv", "jsonl")
-_JSON = ("parameters", "reasons", "would_have_fired")
+_JSON = ("parameters", "reasons", "would_have_fired", "change")
 _TIMES = ("generated_at", "expires_at")
 
 
@@ -134,6 +134,23 @@ def test_a_text_of_any_kind_comes_through_every_format(served: Workspace, out: P
     for ending in FORMATS:
         export_lists(served, out / f"lists.{ending}")
         assert {row["reasoning"] for row in read_back(out / f"lists.{ending}")} == {text}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_advice_comes_through_every_format_without_a_probability(served: Workspace, out: Path, ending: str):
+    user_id = next(iter(read_items(served)))
+    execute(
+        served,
+        "UPDATE alertrec.recommendations SET probability = NULL, recommendation_type = 'change', "
+        'change = \'{"advice": "retire", "fired": {"count": 0}}\' WHERE user_id = :id AND rank = 1',
+        id=user_id,
+    )
+    export_lists(served, out / f"lists.{ending}")
+    rows = read_back(out / f"lists.{ending}")
+    assert rows == stored(served)
+    first = rows[0]
+    assert (first["probability"], first["recommendation_type"]) == (None, "change")
+    assert first["change"] == {"advice": "retire", "fired": {"count": 0}}
 
 
 @pytest.mark.parametrize("name", ["lists.xlsx", "lists", "lists.parquet.gz"])

@@ -186,6 +186,46 @@ def test_parameters_become_json(bank: Engine, export: Path):
     assert rows(bank, alert_rules, "id", "parameters") == [("r1", {"amount": 5}), ("r3", None)]
 
 
+def test_time_zones_are_loaded_and_names_of_none_are_refused(bank: Engine, export: Path):
+    (export / "users.csv").write_text("id,time_zone\nu1,Europe/Prague\nu2,\nu3,Mars/Phobos\n")
+    report = load(bank, export, "users.csv")
+    assert report.relations["users"].rejected == {"unknown_time_zone": 1}
+    assert rows(bank, users, "id", "time_zone") == [("u1", "Europe/Prague"), ("u2", None)]
+
+
+def test_time_zones_are_loaded_into_a_table_of_the_last_release(bank: Engine, export: Path):
+    load(bank, export)
+    with bank.begin() as connection:
+        connection.execute(text("ALTER TABLE users DROP COLUMN time_zone"))
+    assert reports(load(bank, export))["users"] == (2, 0, 0, 2)  # nothing is added that the file has not
+    with bank.connect() as connection:
+        assert "time_zone" not in connection.execute(text("SELECT * FROM users LIMIT 1")).mappings().one()
+    (export / "users.csv").write_text("id,time_zone\nu1,Europe/Prague\nu2,\n")
+    assert reports(load(bank, export, "users.csv"))["users"] == (2, 0, 1, 1)
+    assert rows(bank, users, "id", "time_zone") == [("u1", "Europe/Prague"), ("u2", None)]
+    assert reports(load(bank, export, "users.csv"))["users"] == (2, 0, 0, 2)
+
+
+def test_readers_are_not_locked_out_where_there_is_nothing_to_add(bank: Engine, export: Path):
+    (export / "users.csv").write_text("id,time_zone\nu1,Europe/Prague\n")
+    with bank.connect() as reader:
+        reader.execute(select(users))  # holds its lock until the end of the block
+        with bank.connect() as connection:
+            connection.execute(text("SET lock_timeout = '2s'"))
+            import_files(connection, schema="public", users=export / "users.csv", rejects_path=export / "rejects.jsonl")
+            connection.commit()
+    assert rows(bank, users, "time_zone") == [("Europe/Prague",)]
+
+
+def test_a_view_that_lacks_the_time_zone_is_named(bank: Engine, export: Path):
+    with bank.begin() as connection:
+        connection.execute(text("CREATE SCHEMA bank"))
+        connection.execute(text("CREATE VIEW bank.users AS SELECT id FROM public.users"))
+    (export / "users.csv").write_text("id,time_zone\nu1,Europe/Prague\n")
+    with pytest.raises(DataError, match=r"users has no column time_zone, and it cannot be added \(ALTER"):
+        load(bank, export, "users.csv", schema="bank")
+
+
 def test_numbers_as_keys_of_typed_columns_become_text(bank: Engine, tmp_path: Path):
     pl.DataFrame({"id": [1, 2]}).write_parquet(tmp_path / "users.parquet")
     pl.DataFrame(
@@ -201,8 +241,11 @@ def test_another_schema_of_any_name_is_filled(bank: Engine, export: Path):
     with bank.begin() as connection:
         connection.exec_driver_sql(f"CREATE SCHEMA {quoted}")
         source_metadata.create_all(connection.execution_options(schema_translate_map={None: schema}))
+        connection.exec_driver_sql(f"ALTER TABLE {quoted}.users DROP COLUMN time_zone")
     assert reports(load(bank, export, schema=schema))["users"] == (2, 2, 0, 0)
     assert rows(bank, users, "id") == []
+    (export / "users.csv").write_text("id,time_zone\nu1,Europe/Prague\n")
+    assert reports(load(bank, export, "users.csv", schema=schema))["users"] == (1, 0, 1, 0)
 
 
 def test_progress_goes_up_to_what_was_read(bank: Engine, export: Path):

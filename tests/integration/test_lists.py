@@ -100,6 +100,52 @@ def test_what_a_list_says_is_stored_as_it_was_given(workspace: Workspace):
     assert item["expires_at"] == AS_OF + timedelta(hours=24)
 
 
+def with_advice(lists: Lists) -> Lists:
+    """Turn the first item of each list into advice on a rule, and say of all how often they would have fired."""
+    is_first = pl.col("rank") == 1
+    items = lists.items.with_columns(
+        probability=pl.when(~is_first).then("probability"),
+        recommendation_type=pl.when(is_first).then(pl.lit("change")).otherwise(pl.lit("ml_hybrid")),
+        change=pl.when(is_first).then(pl.lit(json.dumps(_ADVICE))),
+        would_have_fired=pl.when(is_first).then(pl.lit(json.dumps(_FIRED))),
+    )
+    return Lists(lists.lists, items)
+
+
+_FIRED = {
+    "count": 1,
+    "window_days": 90,
+    "until": "2025-10-01T00:00:00+00:00",
+    "examples": [{"date": "2025-09-12", "merchant": 'the "Grocer",\n\\ co.', "amount": 412.5}],
+}
+_ADVICE = {"alert_rule_id": "r1", "advice": "tighten", "parameters": {"amount": 400}, "fired": _FIRED}
+
+
+def test_advice_has_no_probability_and_is_stored_with_what_it_rests_on(workspace: Workspace):
+    with workspace.engine.begin() as connection:
+        write_lists(connection, with_advice(make_lists({"u1": [HIGH, LARGE]}, AS_OF)))
+    advice, offer = read_items(workspace)["u1"]
+    assert (advice["recommendation_type"], advice["probability"]) == ("change", None)
+    assert (advice["change"], advice["would_have_fired"]) == (_ADVICE, _FIRED)
+    assert (offer["recommendation_type"], offer["probability"]) == ("ml_hybrid", 0.5)
+    assert (offer["change"], offer["would_have_fired"]) == (None, None)
+
+
+def test_columns_of_jsonb_that_are_null_throughout_are_null(workspace: Workspace):
+    nothing = pl.lit(None, pl.String)
+    lists = make_lists({"u1": [HIGH]}, AS_OF)
+    with workspace.engine.begin() as connection:
+        items = lists.items.with_columns(change=nothing, would_have_fired=nothing)
+        write_lists(connection, Lists(lists.lists, items))
+    assert scalar(workspace, "SELECT count(*) FROM alertrec.recommendations WHERE change IS NULL") == 1
+    assert scalar(workspace, "SELECT count(*) FROM alertrec.recommendations WHERE would_have_fired IS NULL") == 1
+
+
+def test_an_item_that_tells_no_type_is_of_the_default_one(workspace: Workspace):
+    write(workspace, {"u1": [HIGH]})
+    assert read_items(workspace)["u1"][0]["recommendation_type"] == "default"
+
+
 def test_a_newer_list_is_not_replaced_by_an_older_one_and_keeps_its_items(workspace: Workspace):
     write(workspace, {"u1": [HIGH, LARGE]}, LATER)
     assert write(workspace, {"u1": [AWAY], "u2": [AWAY]}, AS_OF) == 1
@@ -186,4 +232,18 @@ def test_a_probability_outside_of_0_and_1_is_refused_by_the_table(workspace: Wor
     broken = Lists(lists.lists, lists.items.with_columns(probability=pl.lit(1.5)))
     with workspace.engine.connect() as connection, pytest.raises(IntegrityError, match="probability_is_a_probability"):
         write_lists(connection, broken)
+    assert scalar(workspace, "SELECT count(*) FROM alertrec.recommendation_lists") == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "constraint"),
+    [("ml_hybrid", "only_a_change_has_no_probability"), (None, "recommendation_type_is_given")],
+)
+def test_an_item_without_a_probability_that_is_no_advice_is_refused_by_the_table(
+    workspace: Workspace, kind: str | None, constraint: str
+):
+    lists = make_lists({"u1": [HIGH]}, AS_OF)
+    unsure = lists.items.with_columns(probability=pl.lit(None, pl.Float64), recommendation_type=pl.lit(kind, pl.String))
+    with workspace.engine.connect() as connection, pytest.raises(IntegrityError, match=constraint):
+        write_lists(connection, Lists(lists.lists, unsure))
     assert scalar(workspace, "SELECT count(*) FROM alertrec.recommendation_lists") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,31 +134,109 @@ def test_every_revision_goes_down_and_up_again_and_keeps_the_rows_of_a_filled_da
     service.refresh_locally(workspace, as_of=AS_OF)
     user_id = active_users(workspace)[0]
     log(workspace, user_id, "created", AS_OF, alert_rule_id="r1", alert_type="alert_high_spender")
-    tables = ("alert_actions", "model_versions", "recommendation_lists", "recommendations", "job_runs")
-
-    def rows() -> dict[str, Any]:
-        return {table: execute(workspace, f"SELECT * FROM alertrec.{table} ORDER BY 1, 2") for table in tables}  # noqa: S608  # names of our own
-
-    def revision() -> str | None:
-        with workspace.engine.connect() as connection:
-            return current_revision(connection)
-
-    before, revisions = rows(), [revision()]
-    assert all(before.values())
     with workspace.engine.connect() as connection:
         declared = definitions(connection, OWN_SCHEMA)
-    while revision() != "0001":
+    to_revision(workspace, "0002")  # what the third one adds, and takes away again, has tests of its own
+    tables = ("alert_actions", "model_versions", "recommendation_lists", "recommendations", "job_runs")
+    before = {table: execute(workspace, f"SELECT * FROM alertrec.{table} ORDER BY 1, 2") for table in tables}  # noqa: S608  # names of our own
+    assert all(before.values())
+
+    def rows() -> dict[str, Any]:
+        return {
+            table: execute(workspace, f"SELECT {', '.join(before[table][0])} FROM alertrec.{table} ORDER BY 1, 2")  # noqa: S608  # names of our own
+            for table in tables
+        }
+
+    revisions = []
+    while revision_of(workspace) != "0001":
         with workspace.engine.begin() as connection:
             downgrade(connection, "-1")
             assert differences(connection) != []
-        revisions.append(revision())
+        revisions.append(revision_of(workspace))
         assert rows() == before
-    assert revisions == ["0002", "0001"]
+    assert revisions == ["0001"]
     with workspace.engine.begin() as connection:
         migrate(connection)
         assert differences(connection) == []
         assert definitions(connection, OWN_SCHEMA) == declared
     assert rows() == before
+
+
+def revision_of(workspace: Workspace) -> str | None:
+    with workspace.engine.connect() as connection:
+        return current_revision(connection)
+
+
+def to_revision(workspace: Workspace, revision: str) -> None:
+    with workspace.engine.begin() as connection:
+        downgrade(connection, revision)
+
+
+_COMMON = "now(), now() + interval '1 day'"
+_INSERT_LIST = f"INSERT INTO alertrec.recommendation_lists VALUES (:user_id, :kind, 'm1', {_COMMON}, now(), :n_items)"  # noqa: S608  # words of our own
+_COLUMNS_OF_0002 = (
+    "user_id, alert_type, rank, probability, confidence_level, parameters, reasons, title, description, "
+    "natural_language_query, category, priority, reasoning, recommendation_id, model_version, generated_at, expires_at"
+)
+_INSERT_ITEM = (
+    f"INSERT INTO alertrec.recommendations ({_COLUMNS_OF_0002}) VALUES "  # noqa: S608  # names of our own
+    f"(:user_id, :alert, :rank, 0.5, 'low', '{{}}', '[]', '', '', '', '', '', '', gen_random_uuid(), 'm1', {_COMMON})"
+)
+
+
+def add_list(workspace: Workspace, user_id: str, kind: str, *alerts: str) -> None:
+    """Write a list as the release before the third revision does."""
+    execute(workspace, _INSERT_LIST, user_id=user_id, kind=kind, n_items=len(alerts))
+    for rank, alert in enumerate(alerts, start=1):
+        execute(workspace, _INSERT_ITEM, user_id=user_id, alert=alert, rank=rank)
+
+
+def ranked_alerts(workspace: Workspace) -> dict[str, list[tuple[int, str]]]:
+    items = execute(workspace, "SELECT user_id, rank, alert_type FROM alertrec.recommendations ORDER BY 1, 2")
+    found: dict[str, list[tuple[int, str]]] = {}
+    for item in items:
+        found.setdefault(item["user_id"], []).append((item["rank"], item["alert_type"]))
+    return found
+
+
+def test_offers_that_are_there_take_the_type_of_their_list(workspace: Workspace):
+    to_revision(workspace, "0002")
+    add_list(workspace, "u1", "ml_hybrid", "a", "b")
+    add_list(workspace, "u2", "new_user", "a")
+    execute(workspace, _INSERT_ITEM, user_id="nobody's", alert="a", rank=1)
+    before = execute(workspace, "SELECT * FROM alertrec.recommendations ORDER BY user_id, rank")
+    with workspace.engine.begin() as connection:
+        migrate(connection)
+    after = execute(workspace, "SELECT * FROM alertrec.recommendations ORDER BY user_id, rank")
+    kinds = {"u1": "ml_hybrid", "u2": "new_user", "nobody's": "default"}
+    assert after == [{**row, "recommendation_type": kinds[row["user_id"]], "change": None} for row in before]
+
+
+def test_advice_goes_with_the_third_revision_and_offers_stay(workspace: Workspace):
+    add_list(workspace, "u1", "ml_hybrid", "a", "b", "c")
+    add_list(workspace, "u2", "ml_hybrid", "a")
+    add_list(workspace, "u3", "new_user", "a", "b")
+    execute(
+        workspace,
+        "UPDATE alertrec.recommendations SET probability = NULL, recommendation_type = 'change', change = '{}' "
+        "WHERE (user_id, alert_type) IN (('u1', 'a'), ('u2', 'a'))",
+    )
+    to_revision(workspace, "0002")
+    assert ranked_alerts(workspace) == {"u1": [(1, "b"), (2, "c")], "u3": [(1, "a"), (2, "b")]}
+    assert {user_id: row["n_items"] for user_id, row in read_lists(workspace).items()} == {"u1": 2, "u2": 0, "u3": 2}
+
+
+def test_a_worker_of_the_release_before_the_third_revision_still_writes(workspace: Workspace):
+    # Word for word what it does, after the migration and on a connection opened since.
+    with workspace.engine.begin() as connection:
+        for statement in (
+            "CREATE TEMPORARY TABLE new_items (LIKE alertrec.recommendations) ON COMMIT DELETE ROWS",
+            _INSERT_ITEM.replace("alertrec.recommendations", "new_items"),
+            f"INSERT INTO alertrec.recommendations ({_COLUMNS_OF_0002}) SELECT {_COLUMNS_OF_0002} FROM new_items",  # noqa: S608  # names of our own
+        ):
+            connection.execute(text(statement), {"user_id": "u1", "alert": "a", "rank": 1})
+    (item,) = execute(workspace, "SELECT * FROM alertrec.recommendations")
+    assert (item["recommendation_type"], item["change"], item["probability"]) == ("default", None, 0.5)
 
 
 def test_migrating_a_migrated_database_changes_nothing(workspace: Workspace, tmp_path: Path):
@@ -258,6 +337,86 @@ def test_missing_and_mistyped_columns_are_named(engine: Engine):
     assert set(faults) == {"users", "transactions"}
     assert faults["users"] == ["is_active is missing", "credit_limit is missing"]
     assert faults["transactions"] == ["transaction_date is TEXT and not a timestamp"]
+
+
+def test_the_time_zone_may_be_missing_but_not_be_something_else_than_text(engine: Engine):
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE users DROP COLUMN time_zone"))
+        assert source_faults(connection, PUBLIC) == {}
+        connection.execute(text("ALTER TABLE users ADD COLUMN time_zone varchar(40)"))
+        assert source_faults(connection, PUBLIC) == {}
+        connection.execute(text("ALTER TABLE users ALTER COLUMN time_zone TYPE integer USING 1"))
+        assert source_faults(connection, PUBLIC) == {"users": ["time_zone is INTEGER and not text"]}
+
+
+def zones(connection: Connection, source: Source) -> dict[str, str | None]:
+    users = source.read(connection, None, as_of=AS_OF).users
+    assert users.columns[-1] == "time_zone"
+    return dict(users.select("id", "time_zone").iter_rows())
+
+
+_TWO_USERS = """
+    INSERT INTO users (id, time_zone, created_at) VALUES ('u1', 'Europe/Prague', now()), ('u2', NULL, now()),
+        ('gone', 'Asia/Tokyo', now());
+    UPDATE users SET is_active = false WHERE id = 'gone'
+"""
+
+
+def test_time_zones_are_read_from_tables_and_views_and_are_null_where_there_is_no_such_column(engine: Engine):
+    with engine.begin() as connection:
+        connection.execute(text(_TWO_USERS))
+        assert zones(connection, PUBLIC) == {"u1": "Europe/Prague", "u2": None}
+        for schema, columns in (("with_zones", "*"), ("without_zones", "id, is_active, credit_limit, credit_balance")):
+            connection.execute(text(f"CREATE SCHEMA {schema}"))
+            connection.execute(
+                text(
+                    f"CREATE VIEW {schema}.users AS SELECT {columns}"  # noqa: S608  # names of our own
+                    f"{'' if columns == '*' else ', address_state, address_country'} FROM public.users"
+                )
+            )
+            for name in ("transactions", "alert_rules"):
+                connection.execute(text(f"CREATE VIEW {schema}.{name} AS SELECT * FROM public.{name}"))  # noqa: S608  # names of our own
+        assert zones(connection, Source("with_zones")) == {"u1": "Europe/Prague", "u2": None}
+        assert zones(connection, Source("without_zones")) == {"u1": None, "u2": None}
+        connection.execute(text("DROP SCHEMA with_zones CASCADE"))
+        connection.execute(text("ALTER TABLE users DROP COLUMN time_zone"))
+        assert zones(connection, PUBLIC) == {"u1": None, "u2": None}
+
+
+def test_the_right_to_read_the_columns_that_are_read_is_enough(engine: Engine):
+    with engine.connect() as connection:  # and no commit: a role would outlive the database
+        connection.execute(text("ALTER TABLE users DROP COLUMN time_zone, ADD COLUMN secret text"))
+        connection.execute(text("INSERT INTO users (id) VALUES ('u1')"))
+        for statement in (
+            "CREATE ROLE clerk",
+            "GRANT USAGE ON SCHEMA alertrec TO clerk",
+            "GRANT SELECT ON alertrec.alert_actions, transactions, alert_rules TO clerk",
+            "GRANT SELECT (id, is_active, credit_limit, credit_balance, address_state, address_country) "
+            "ON users TO clerk",
+            "SET ROLE clerk",
+        ):
+            connection.execute(text(statement))
+        assert zones(connection, PUBLIC) == {"u1": None}
+
+
+def test_rules_come_with_their_ids_and_with_the_parameters_that_are_known(workspace: Workspace):
+    execute(workspace, "INSERT INTO users (id) VALUES ('u1')")
+    execute(
+        workspace,
+        "INSERT INTO alert_rules (id, user_id, alert_type, parameters, created_at) VALUES "
+        "('r1', 'u1', 'alert_large_transaction', CAST(:parameters AS jsonb), :at), "
+        "('r2', 'u1', 'alert_new_merchant', NULL, :at)",
+        parameters='{"amount": 400, "of": "a \\"quoted\\" shop"}',
+        at=AS_OF,
+    )
+    log(workspace, "u1", "created", AS_OF, alert_rule_id="elsewhere", alert_type="alert_high_spender")
+    with workspace.engine.connect() as connection:
+        rules = workspace.source.read(connection, None, as_of=AS_OF).rules.sort("rule_id")
+    assert rules.columns == ["user_id", "alert_type", "natural_language_query", "rule_id", "parameters"]
+    assert rules["rule_id"].to_list() == ["elsewhere", "r1", "r2"]
+    unknown, known, none = rules["parameters"]
+    assert (unknown, none) == (None, None)
+    assert json.loads(known) == {"amount": 400, "of": 'a "quoted" shop'}
 
 
 def test_a_missing_relation_is_told_from_source_faults(engine: Engine):

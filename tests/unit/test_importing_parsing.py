@@ -148,6 +148,28 @@ def test_alert_types_are_the_keys_of_the_catalogue():
     assert parsing.parse_alert_type(values).to_list() == ["alert_high_spender", None, None]
 
 
+def test_time_zones_are_names_that_days_can_be_told_in():
+    good = ["Europe/Prague", " Asia/Tokyo ", "UTC", "America/Port-au-Prince", "Etc/GMT+5", "US/Eastern"]
+    assert parsing.parse_time_zone(pl.Series(good)).to_list() == [name.strip() for name in good]
+    bad = ["Mars/Phobos", "europe/prague", "+02:00", "02:00", "", " ", "*", "\0", "^U.*$", "x" * 10_000, None]
+    assert parsing.parse_time_zone(pl.Series(bad)).to_list() == [None] * len(bad)
+    assert parsing.parse_time_zone(pl.Series([], dtype=pl.String)).to_list() == []
+    assert parsing.parse_time_zone(pl.Series([5, None])).to_list() == [None, None]
+    assert parsing.parse_time_zone(pl.Series([None, None])).to_list() == [None, None]
+
+
+def test_each_time_zone_is_tried_once(monkeypatch: pytest.MonkeyPatch):
+    tried: list[str] = []
+
+    def is_time_zone(name: str) -> bool:
+        tried.append(name)
+        return True
+
+    monkeypatch.setattr(parsing, "is_time_zone", is_time_zone)
+    parsing.parse_time_zone(pl.Series(["Europe/Prague", "Asia/Tokyo"] * 1000))
+    assert sorted(tried) == ["Asia/Tokyo", "Europe/Prague"]
+
+
 def test_parameters_are_objects_that_jsonb_takes():
     good = parsing.parse_object(pl.Series(['{"amount": 5, "of": ["é"]}', '{"path": "a\\\\u0000"}']))
     assert [json.loads(each) for each in good] == [{"amount": 5, "of": ["é"]}, {"path": "a\\u0000"}]

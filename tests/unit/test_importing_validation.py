@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from alertrec.importing.relations import ALERT_RULES, TRANSACTIONS, USERS
+from alertrec.catalog import BY_KEY
+from alertrec.importing.relations import ALERT_RULES, FIELDS, REASONS, TRANSACTIONS, USERS
 from alertrec.importing.validation import ROW, Checked, validate
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
 KNOWN = pl.Series(["u1", "u2"])
 GOOD = {"id": "t1", "user_id": "u1", "amount": "5", "transaction_date": "2026-01-02"}
 
@@ -55,10 +60,14 @@ def test_a_bad_transaction_is_refused_with_its_reason_and_its_neighbour_is_not(b
         ({"is_active": "maybe"}, "unparsable_boolean"),
         ({"location_consent_given": "2"}, "unparsable_boolean"),
         ({"created_at": "1850-01-01"}, "unparsable_date"),
+        ({"time_zone": "CEST"}, "unknown_time_zone"),
+        ({"time_zone": "UTC\0"}, "invalid_text"),
     ],
 )
 def test_a_bad_user_is_refused_with_its_reason(bad: dict[str, Any], reason: str):
-    row = dict.fromkeys(("credit_limit", "credit_balance", "is_active", "location_consent_given", "created_at"))
+    row = dict.fromkeys(
+        ("credit_limit", "credit_balance", "is_active", "location_consent_given", "created_at", "time_zone")
+    )
     checked = check(USERS, {"id": "a", **row}, {"id": "b", **row, **bad})
     assert reasons(checked) == {2: reason}
 
@@ -122,3 +131,26 @@ def test_an_empty_slice_has_the_columns_of_a_full_one():
     checked = validate(frame, TRANSACTIONS, user_ids=KNOWN)
     assert checked.accepted.columns == list(GOOD)
     assert checked.rejected.height == 0
+
+
+def documented(pattern: str) -> list[tuple[str, ...]]:
+    return re.findall(pattern, DOCUMENT, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("relation", FIELDS)
+def test_the_documentation_names_every_column_and_no_other(relation: str):
+    ((required, optional),) = documented(rf"^\| `{relation}` \| ([^|]*) \| ([^|]*) \|$")
+    assert re.findall(r"`(\w+)`", required) == [field.name for field in FIELDS[relation] if field.required]
+    named = re.findall(r"`(\w+)`(?: \(|,| ?$)", optional)
+    assert named == [field.name for field in FIELDS[relation] if not field.required]
+
+
+def test_the_documentation_names_every_reason_in_the_order_in_which_they_count():
+    assert documented(r"^\| `(\w+)` \| (?:has|holds|repeats) [^|]*\|$") == list(REASONS)
+
+
+def test_the_documented_parameters_are_those_of_the_catalogue():
+    examples = documented(r"^ +\| `(alert_\w+)` \| `(\{.*?\})` \|")
+    assert [(key, sorted(json.loads(example))) for key, example in examples] == [
+        (key, sorted(entry.parameters)) for key, entry in BY_KEY.items()
+    ]
