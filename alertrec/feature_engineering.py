@@ -1,11 +1,7 @@
 """Transactions up to a moment → one row of numbers a user. The only definition, for training and for serving.
 
-Spending is a purchase that is pending, approved or settled, of a finite amount above zero. Nothing else is:
-refunds, payments, fees, declined and cancelled purchases, NaN, zero and negative amounts, and those above
-`MAX_AMOUNT`, are left out.
-Everything is as of a moment: what is dated later does not exist yet. A row without a date is left out; where
-there is no column of dates at all, the features that need them are those of a user without purchases. Of several rows
-with one `id`, the first counts. A user without spending has a row too: zeros, and `days_since_purchase` at its cap.
+What counts is told in `alertrec.ledger`. A user without spending has a row too: zeros, and `days_since_purchase` at its
+cap; where there is no column of dates at all, the features that need them are those of a user without purchases.
 No feature is ever NaN or infinite. Features are rounded to six decimals: sums of floats differ by their order in the
 last ones, and a user must have the same numbers alone and among others.
 """
@@ -13,17 +9,18 @@ last ones, and a user must have the same numbers alone and among others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import polars as pl
 
-from alertrec.transactions import PURCHASE, SETTLED, SPENDING_STATUSES, SPENDING_TYPES
+from alertrec.ledger import UNITS, USER_ID, Ledger
+from alertrec.recurring import FREQUENCIES, STATUSES, Frequency, Status, Streams
+from alertrec.transactions import PURCHASE
 
 if TYPE_CHECKING:
     import pandas as pd
-
-USER_ID = "user_id"
 
 SIMILARITY_FEATURES: tuple[str, ...] = (
     "amount_mean",
@@ -60,19 +57,21 @@ BEHAVIOUR_FEATURES: tuple[str, ...] = (
 )
 FEATURES = SIMILARITY_FEATURES + BEHAVIOUR_FEATURES
 
-# Days of history that training and serving read from the database; a year holds every season and annual charge.
-HISTORY_DAYS = 365
+# Days of history that training and serving read from the database: a year, every season, and an annual charge twice.
+HISTORY_DAYS = 400
 RECENT_DAYS = 30
-MAX_AMOUNT = 1e14  # what the import accepts; whatever is above is not money
-MIN_CREDIT_LIMIT = 0.01
 DECIMALS = 6
 NIGHT_ENDS_HOUR = 6
 DAYS_PER_MONTH = 30.44
-
-_ISO_FORMATS = tuple(
-    f"%Y-%m-%d{time}" for time in ("", *(f"{sep}%H:%M:%S%.f{zone}" for sep in ("T", " ") for zone in ("", "%#z")))
-)
-_TEXT_COLUMNS = ("merchant_name", "merchant_category", "merchant_state", "merchant_country")
+SECONDS_PER_DAY = 86_400
+# Of other frequencies, the gap between two charges tells.
+_TIMES_A_MONTH = {
+    Frequency.WEEKLY: DAYS_PER_MONTH / 7,
+    Frequency.BIWEEKLY: DAYS_PER_MONTH / 14,
+    Frequency.SEMI_MONTHLY: 2.0,
+    Frequency.MONTHLY: 1.0,
+    Frequency.ANNUALLY: 1 / 12,
+}
 
 Frame = TypeVar("Frame", "pd.DataFrame", pl.DataFrame)
 
@@ -102,81 +101,27 @@ def build_user_features(users_df: Frame, transactions_df: Frame, *, as_of: datet
     `users_df`. Amounts are in the account's currency, shares in [0, 1], `spending_trend_30d` in [-1, 1].
     """
     if isinstance(users_df, pl.DataFrame) and isinstance(transactions_df, pl.DataFrame):
-        return _features(users_df, transactions_df, as_of)
-    features = _features(_from_pandas(users_df), _from_pandas(transactions_df), as_of)
-    return features.to_pandas()
+        return features_of(Ledger.of(users_df, transactions_df, as_of))
+    ledger = Ledger.of(_from_pandas(users_df), _from_pandas(transactions_df), as_of)
+    return features_of(ledger).to_pandas()
 
 
-def select_spending(users: pl.DataFrame, transactions: pl.DataFrame, as_of: datetime | None = None) -> pl.DataFrame:
-    """Return the transactions that are money spent by these users, up to `as_of`.
-
-    Returns
-    -------
-    Frame with `user_id`, `amount` (float64, above 0), the merchant columns, `at` (datetime in UTC without a zone,
-    null where the input has no dates), and the user's `address_state` and `address_country`.
-    """
-    known = _accounts(users).select(USER_ID, "address_state", "address_country")
-    rows = _columns(transactions)
-    if as_of is not None:
-        rows = rows.filter(pl.col("at").is_null() | (pl.col("at") <= _naive_utc(as_of)))
-    if "id" in rows.columns:  # after the cut, so that a later row cannot displace one that is seen
-        rows = rows.filter(pl.col("id").is_null() | pl.col("id").is_first_distinct()).drop("id")
-    return (
-        rows.filter(
-            (pl.col("amount") > 0)
-            & (pl.col("amount") <= MAX_AMOUNT)
-            & pl.col("transaction_type").is_in(list(SPENDING_TYPES))
-            & pl.col("status").is_in(list(SPENDING_STATUSES))
-        )
-        .drop("transaction_type", "status")
-        .join(known, on=USER_ID, how="inner")
+def features_of(ledger: Ledger) -> pl.DataFrame:
+    """Build the features of every user of a ledger, as `build_user_features` returns them."""
+    features = ledger.accounts.with_row_index("user")
+    homes = features.select("user", "address_state", "address_country")
+    age = pl.lit(ledger.until, pl.Datetime("us")).sub(pl.col("at")).dt.total_seconds().truediv(SECONDS_PER_DAY)
+    spending = ledger.spending.join(homes, on="user", maintain_order="left").with_columns(age.alias("age_days"))
+    totals = spending.group_by("user").agg(*_amounts(), *_places(), *_rhythm())
+    dated = ledger.dated.select("user", "local", "amount", "transaction_type").with_columns(
+        merchant=pl.Series(ledger.merchant), at=pl.Series(ledger.at)
     )
-
-
-def _features(users: pl.DataFrame, transactions: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
-    accounts = _accounts(users)
-    spending = select_spending(users, transactions, as_of)
-    until = _naive_utc(as_of) if as_of is not None else spending["at"].max()
-    spending = spending.with_columns(
-        pl.lit(until, pl.Datetime("us")).sub(pl.col("at")).dt.total_seconds().truediv(86_400).alias("age_days")
-    )
-    totals = spending.group_by(USER_ID).agg(*_amounts(), *_places(), *_rhythm())
-    dated = spending.filter(pl.col("at").is_not_null())
-    merchants = _merchants(dated)
-    features = accounts
-    for part in (totals, _days(dated), _weeks(dated), _new_merchants(merchants), _recurring(merchants)):
-        features = features.join(part, on=USER_ID, how="left", maintain_order="left")
+    dated = dated.filter(pl.col("transaction_type") == PURCHASE)
+    for part in (totals, _days(dated), _weeks(dated), _new_merchants(dated, ledger), _recurring(ledger.streams)):
+        features = features.join(part, on="user", how="left", maintain_order="left")
     return features.with_columns(pl.col("days_since_purchase").fill_null(HISTORY_DAYS)).select(
         USER_ID, *(pl.col(name).cast(pl.Float64).fill_null(0.0).round(DECIMALS) for name in FEATURES)
     )
-
-
-def _accounts(users: pl.DataFrame) -> pl.DataFrame:
-    limit, balance = (_number(users, name) for name in ("credit_limit", "credit_balance"))
-    utilization = pl.when(limit >= MIN_CREDIT_LIMIT).then(balance.clip(lower_bound=0) / limit).otherwise(0.0)
-    return users.select(
-        _key(users, "id").alias(USER_ID),
-        limit.alias("credit_limit"),
-        balance.alias("credit_balance"),
-        utilization.alias("credit_utilization"),
-        _text(users, "address_state"),
-        _text(users, "address_country"),
-    ).unique(USER_ID, keep="first", maintain_order=True)
-
-
-def _columns(transactions: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns that features are made of, in the types they are made from."""
-    rows = transactions.select(
-        *(("id",) if "id" in transactions.columns else ()),
-        _key(transactions, USER_ID),
-        pl.col("amount").cast(pl.Float64, strict=False),
-        *(_text(transactions, name) for name in _TEXT_COLUMNS),
-        _upper(transactions, "transaction_type", PURCHASE),
-        _upper(transactions, "status", SETTLED),
-        _moment(transactions).alias("at"),
-    )
-    # Row by row: what becomes of one user's rows must not hang on whose rows are read with them.
-    return rows.filter(pl.col("at").is_not_null()) if "transaction_date" in transactions.columns else rows
 
 
 def _amounts() -> Iterator[pl.Expr]:
@@ -208,8 +153,8 @@ def _rhythm() -> Iterator[pl.Expr]:
     recent = pl.col("amount").filter(age < RECENT_DAYS).sum()
     before = pl.col("amount").filter((age >= RECENT_DAYS) & (age < 2 * RECENT_DAYS)).sum()
     yield from (
-        pl.col("at").dt.hour().lt(NIGHT_ENDS_HOUR).mean().alias("night_share"),
-        pl.col("at").dt.weekday().ge(6).mean().alias("weekend_share"),
+        pl.col("local").dt.hour().lt(NIGHT_ENDS_HOUR).mean().alias("night_share"),
+        pl.col("local").dt.weekday().ge(6).mean().alias("weekend_share"),
         age.min().clip(upper_bound=HISTORY_DAYS).alias("days_since_purchase"),
         pl.when(recent + before > 0)
         .then((recent - before) / (recent + before))
@@ -219,10 +164,11 @@ def _rhythm() -> Iterator[pl.Expr]:
 
 
 def _days(dated: pl.DataFrame) -> pl.DataFrame:
-    daily = dated.group_by(USER_ID, pl.col("at").dt.date().alias("day")).agg(
-        pl.len().alias("purchases"), pl.col("merchant_name").drop_nulls().n_unique().alias("merchants")
+    merchants = pl.col("merchant").filter(pl.col("merchant") >= 0).n_unique()
+    daily = dated.group_by("user", pl.col("local").dt.date().alias("day")).agg(
+        pl.len().alias("purchases"), merchants.alias("merchants")
     )
-    return daily.group_by(USER_ID).agg(
+    return daily.group_by("user").agg(
         pl.len().alias("active_days"),
         pl.col("purchases").max().alias("daily_purchases_max"),
         pl.col("merchants").max().alias("daily_merchants_max"),
@@ -231,106 +177,46 @@ def _days(dated: pl.DataFrame) -> pl.DataFrame:
 
 def _weeks(dated: pl.DataFrame) -> pl.DataFrame:
     """Spending by ISO week, Monday to Sunday, over the weeks that have any."""
-    weekly = dated.group_by(USER_ID, pl.col("at").dt.truncate("1w").alias("week")).agg(pl.col("amount").sum())
-    return weekly.group_by(USER_ID).agg(
+    weekly = dated.group_by("user", pl.col("local").dt.truncate("1w").alias("week")).agg(pl.col("amount").sum())
+    return weekly.group_by("user").agg(
         pl.col("amount").mean().alias("weekly_spending_mean"), pl.col("amount").max().alias("weekly_spending_max")
     )
 
 
-def _merchants(dated: pl.DataFrame) -> pl.DataFrame:
-    """One row a user and merchant: when first and last seen, the gaps between its days, its amounts."""
-    # Several charges of a merchant on one day are one visit, else two coffees would make a gap of no days.
-    visits = (
-        dated.filter(pl.col("merchant_name").is_not_null())
-        .with_columns(pl.col("merchant_name").str.strip_chars().str.to_lowercase())  # spellings of one merchant
-        .group_by(USER_ID, "merchant_name", pl.col("at").dt.date().alias("day"))
-        .agg(pl.col("amount").sum(), pl.col("age_days").max().alias("oldest"), pl.col("age_days").min().alias("newest"))
-        .sort(USER_ID, "merchant_name", "day")
-    )
-    same = pl.col(USER_ID).eq(pl.col(USER_ID).shift()) & pl.col("merchant_name").eq(pl.col("merchant_name").shift())
-    gap = pl.when(same).then(pl.col("day").diff().dt.total_days())
+def _new_merchants(dated: pl.DataFrame, ledger: Ledger) -> pl.DataFrame:
+    """Of the merchants of the last days, the share where the user was not seen before."""
+    since = ledger.after(RECENT_DAYS) if ledger.until is not None else 0
     return (
-        visits.with_columns(gap.alias("gap"))
-        .group_by(USER_ID, "merchant_name", maintain_order=True)
-        .agg(
-            pl.len().alias("visits"),
-            pl.col("oldest").max().alias("first_age"),
-            pl.col("newest").min().alias("last_age"),
-            pl.col("gap").median().alias("gap"),
-            (pl.col("gap").max() - pl.col("gap").min()).alias("gap_range"),
-            pl.col("amount").first().alias("first_amount"),
-            pl.col("amount").last().alias("last_amount"),
-            (pl.col("amount").max() / pl.col("amount").min()).alias("amount_ratio"),
-        )
+        dated.filter(pl.col("merchant") >= 0)
+        .group_by("user", "merchant")
+        .agg(pl.col("at").min().alias("first"), pl.col("at").max().alias("last"))
+        .filter(pl.col("last") > since)
+        .group_by("user")
+        .agg(pl.col("first").gt(since).mean().alias("new_merchant_share_30d"))
     )
 
 
-def _new_merchants(merchants: pl.DataFrame) -> pl.DataFrame:
-    return (
-        merchants.filter(pl.col("last_age") < RECENT_DAYS)
-        .group_by(USER_ID)
-        .agg(pl.col("first_age").lt(RECENT_DAYS).mean().alias("new_merchant_share_30d"))
-    )
-
-
-def _recurring(merchants: pl.DataFrame) -> pl.DataFrame:
-    """Charges of one merchant that come at even gaps of a week to a year, for amounts that stay close.
-
-    Three visits are the least that show an even gap; a daily coffee has a gap below a week and is a habit.
-    """
-    gap = pl.col("gap")
-    weekly, monthly = gap.is_between(6, 8), gap.is_between(27, 33)
-    streams = merchants.filter(
-        (pl.col("visits") >= 3)
-        & gap.is_between(6, HISTORY_DAYS)
-        & (pl.col("gap_range") <= (gap / 5).clip(lower_bound=2))
-        & (pl.col("amount_ratio") <= 1.5)
-    )
-    return streams.group_by(USER_ID).agg(
+def _recurring(streams: Streams) -> pl.DataFrame:
+    """What the charges come to that recur and are not overdue."""
+    frequency = np.array(FREQUENCIES)[streams.frequency]
+    period = streams.next_day - streams.last_day
+    a_month = np.select([frequency == name for name in _TIMES_A_MONTH], list(_TIMES_A_MONTH.values()))
+    living = pl.DataFrame(
+        {
+            "user": streams.user,
+            "is_weekly": frequency == Frequency.WEEKLY,
+            "is_monthly": frequency == Frequency.MONTHLY,
+            "monthly_amount": streams.last_amount / UNITS * np.where(a_month > 0, a_month, DAYS_PER_MONTH / period),
+            "rise": streams.last_amount / streams.first_amount - 1,
+        }
+    ).filter(pl.Series(streams.status == STATUSES.index(Status.MATURE)))
+    return living.group_by(pl.col("user").cast(pl.UInt32)).agg(
         pl.len().alias("recurring_charge_count"),
-        weekly.sum().alias("recurring_weekly_count"),
-        monthly.sum().alias("recurring_monthly_count"),
-        (pl.col("last_amount") * DAYS_PER_MONTH / gap).sum().alias("recurring_monthly_amount"),
-        (pl.col("last_amount") / pl.col("first_amount") - 1).max().clip(lower_bound=0).alias("recurring_price_rise"),
+        pl.col("is_weekly").sum().alias("recurring_weekly_count"),
+        pl.col("is_monthly").sum().alias("recurring_monthly_count"),
+        pl.col("monthly_amount").sum().alias("recurring_monthly_amount"),
+        pl.col("rise").max().clip(lower_bound=0).alias("recurring_price_rise"),
     )
-
-
-def _number(frame: pl.DataFrame, name: str) -> pl.Expr:
-    if name not in frame.columns:
-        return pl.lit(0.0)
-    value = pl.col(name).cast(pl.Float64, strict=False)
-    return pl.when(value.abs() <= MAX_AMOUNT).then(value).otherwise(0.0)
-
-
-def _key(frame: pl.DataFrame, name: str) -> pl.Expr:
-    # pandas turns whole numbers into floats where one is missing: 7.0 is the key 7.
-    is_float = frame.schema[name].is_float()
-    return (pl.col(name).cast(pl.Int64, strict=False) if is_float else pl.col(name)).cast(pl.String)
-
-
-def _text(frame: pl.DataFrame, name: str) -> pl.Expr:
-    value = pl.col(name).cast(pl.String) if name in frame.columns else pl.lit(None, pl.String)
-    return value.alias(name)
-
-
-def _upper(frame: pl.DataFrame, name: str, default: str) -> pl.Expr:
-    return _text(frame, name).str.to_uppercase().fill_null(default)
-
-
-def _moment(frame: pl.DataFrame) -> pl.Expr:
-    if "transaction_date" not in frame.columns:
-        return pl.lit(None, pl.Datetime("us"))
-    column, dtype = pl.col("transaction_date"), frame.schema["transaction_date"]
-    if dtype == pl.String:
-        parsed = (column.str.to_datetime(each, time_unit="us", time_zone="UTC", strict=False) for each in _ISO_FORMATS)
-        column = pl.coalesce(*parsed).dt.replace_time_zone(None)
-    elif isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return column.cast(pl.Datetime("us"))
-
-
-def _naive_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo is not None else moment
 
 
 def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:

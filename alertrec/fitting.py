@@ -21,6 +21,7 @@ from alertrec.errors import AlertrecError, TransientError, reason_of
 from alertrec.feature_engineering import FEATURES, HISTORY_DAYS
 from alertrec.gates import Gate
 from alertrec.judging import DEFAULT_NEIGHBORS, Judged, fit_model, judge_candidates
+from alertrec.ledger import USER_ID
 from alertrec.promotion import is_due
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.schedule import TRAINING
@@ -30,6 +31,7 @@ from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedRun
 from alertrec.storage.models import ModelVersion
 from alertrec.training_data import TrainingData, read_training_data
+from alertrec.usual import UsualDials
 from alertrec.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -134,6 +136,8 @@ def _train(workspace: Workspace, run: ClaimedRun, progress: Progress) -> Trainin
     )
     progress("fitting", 0, 1)
     model = fit_model(data.users, judged)
+    # What fits those whose own history is too short.
+    model.usual = UsualDials.of(data.users.features[USER_ID].to_list(), data.dials, remembered=model.user_ids)
     progress("storing", 0, 1)
     version = f"{now:%Y%m%dT%H%M%SZ}-{run.job_id.hex[:4]}{run.attempt}"
     stored = _store(workspace, version, model, data, judged, as_of=as_of, created_at=now)

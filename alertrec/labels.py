@@ -10,7 +10,7 @@ import polars as pl
 
 from alertrec.catalog import ALERT_KEYS, ALERT_TYPES, HeuristicLabel, classify
 from alertrec.errors import DataError
-from alertrec.feature_engineering import USER_ID
+from alertrec.ledger import USER_ID
 from alertrec.models.base import AlertMatrix
 
 if TYPE_CHECKING:

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from alertrec.calibration import confidence_level
-from alertrec.catalog import BY_KEY, AlertType
-from alertrec.explanation.cohort import similar_share
-from alertrec.feature_engineering import FEATURES, USER_ID, build_user_features
+from alertrec.advice import MAX_CHANGES, Change, advise
+from alertrec.backtests import BackTests, has_long_history, history_days, would_have_fired
+from alertrec.cards import CHANGE, LEVELS, Evidence, Fit, advice_card, offer_card
+from alertrec.catalog import ALERT_KEYS, BY_KEY
+from alertrec.feature_engineering import FEATURES, features_of
 from alertrec.labels import enabled_matrix
-from alertrec.ranking import Offers, choose
+from alertrec.ledger import USER_ID, Ledger
+from alertrec.models.base import AlertMatrix
+from alertrec.offers import Offer, choose_offers, left_of_budget
+from alertrec.policy import Policy
 from alertrec.recommender import AlertRecommenderModel
-from alertrec.scoring import DEFAULT, NEW_USER, Scores
+from alertrec.scoring import Scores
+from alertrec.standing_rules import StandingRule, standing_rules
+from alertrec.starting_points import StartingPoints, starting_points
 
 # Recommendations of one user, alert and model are the same recommendation, however often its list is renewed: a
 # card that a browser still shows stays answerable.
 _NAMESPACE = uuid.UUID("6d0b0a54-3d3c-4f0c-9d7e-1f5a2c8e9b10")
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What is offered of what the model says."""
-
-    threshold: float
-    max_items: int
-    ttl: timedelta
 
 
 @dataclass(frozen=True)
@@ -59,31 +56,6 @@ class Lists:
     items: pl.DataFrame
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What one recommendation rests on.
-
-    Attributes
-    ----------
-    probability, low, high : float
-        Calibrated, with its 90 % interval.
-    kind : str
-        The `recommendation_type` of the list.
-    cohort_count, cohort_size : int
-        How many of the users most similar to this one have the alert.
-    features : mapping of str to float
-        The user's own; empty without purchases.
-    """
-
-    probability: float
-    low: float
-    high: float
-    kind: str
-    cohort_count: int
-    cohort_size: int
-    features: Mapping[str, float]
-
-
 def build_lists(
     users: pl.DataFrame,
     transactions: pl.DataFrame,
@@ -98,71 +70,126 @@ def build_lists(
     Parameters
     ----------
     users, transactions : frames as `build_user_features` takes them
-    rules : frame of the rules that are on, with `user_id`, `alert_type`, `natural_language_query`
-    dismissed : frame with `user_id`, `alert_type`: what is not offered though the user lacks it
+    rules : frame of the rules that are on, as `standing_rules` takes it
+    dismissed : frame with `user_id`, `alert_type`: what is not offered though the user lacks it, nor advised on
     """
-    features = build_user_features(users, transactions, as_of=edition.as_of)
-    user_ids = features[USER_ID].to_list()
-    enabled = enabled_matrix(user_ids, rules, model.alert_columns)
-    typed = dismissed.with_columns(pl.lit(None, pl.String).alias("natural_language_query"))
-    # A type that the catalogue has dropped since the training has no words to be offered in.
-    gone = np.array([key not in BY_KEY for key in model.alert_columns])
-    away = enabled_matrix(user_ids, typed, model.alert_columns) | gone
-    known = (features["amount_count"] > 0).to_numpy()
-    scores = model.score(features, enabled, known=known)
-    policy = edition.policy
-    offers = choose(scores.probabilities, policy.max_items, exclude=enabled | away, threshold=policy.threshold)
-    return Lists(
-        lists=_list_rows(user_ids, scores, offers, edition),
-        items=_item_rows(features, known, scores, offers, model.alert_columns, edition),
+    known = _Known.of(Ledger.of(users, transactions, edition.as_of), rules, dismissed, model)
+    offers = choose_offers(
+        known.scores.probabilities,
+        known.enabled | known.away,
+        alert_types=model.alert_columns,
+        standing=known.standing,
+        first_dials=known.starts.dials,
+        tests=known.tests,
+        policy=edition.policy,
     )
-
-
-def _list_rows(user_ids: list[str], scores: Scores, offers: Offers, edition: Edition) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "user_id": user_ids,
-            "recommendation_type": scores.kinds,
-            "n_items": (offers.alerts >= 0).sum(axis=1),
-        },
-        schema_overrides={"user_id": pl.String, "recommendation_type": pl.String},
-    ).with_columns(
-        model_version=pl.lit(edition.model_version),
-        generated_at=pl.lit(edition.generated_at),
-        expires_at=pl.lit(edition.expires_at),
-        as_of=pl.lit(edition.as_of),
-    )
-
-
-def _item_rows(
-    features: pl.DataFrame,
-    known: NDArray[np.bool_],
-    scores: Scores,
-    offers: Offers,
-    alert_columns: tuple[str, ...],
-    edition: Edition,
-) -> pl.DataFrame:
-    rows, ranks = np.nonzero(offers.alerts >= 0)
-    values = features.select(FEATURES).to_numpy()
-    user_ids = features[USER_ID].to_list()
     items = []
-    for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True):
-        alert = int(offers.alerts[row, rank])
-        evidence = Evidence(
-            probability=float(scores.probabilities[row, alert]),
-            low=float(scores.low[row, alert]),
-            high=float(scores.high[row, alert]),
-            kind=scores.kinds[row],
-            cohort_count=int(scores.cohort_count[row, alert]),
-            cohort_size=int(scores.cohort_size[row]),
-            features=dict(zip(FEATURES, values[row].tolist(), strict=True)) if known[row] else {},
-        )
-        entry = BY_KEY[alert_columns[alert]]
-        items.append(_item(user_ids[row], entry, rank=rank + 1, evidence=evidence, edition=edition))
-    return pl.DataFrame(items, schema=_ITEM_SCHEMA).with_columns(
+    for user, mine in enumerate(offers):
+        cards = [_offer_item(known, user, offer, edition) for offer in mine]
+        changes = known.changes(user, mine, edition.policy)[: edition.policy.max_items - len(mine)]
+        cards += [_change_item(known, change, edition) for change in changes]
+        cards.sort(key=lambda card: LEVELS.index(card["priority"]))  # stable: of one priority, the more valuable first
+        items += [{"user_id": known.user_ids[user], "rank": rank, **card} for rank, card in enumerate(cards, start=1)]
+    rows = pl.DataFrame(items, schema=_ITEM_SCHEMA).with_columns(
         model_version=pl.lit(edition.model_version),
         generated_at=pl.lit(edition.generated_at),
         expires_at=pl.lit(edition.expires_at),
+    )
+    return Lists(lists=_list_rows(known, rows, edition), items=rows)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """All that is known of the users of one run, row by row."""
+
+    ledger: Ledger
+    model: AlertRecommenderModel
+    features: pl.DataFrame
+    enabled: AlertMatrix
+    away: AlertMatrix  # what is not offered, by the columns of the model
+    dismissed: AlertMatrix  # by those of the catalogue
+    scores: Scores
+    tests: BackTests
+    standing: list[list[StandingRule]]
+    starts: StartingPoints
+
+    @classmethod
+    def of(cls, ledger: Ledger, rules: pl.DataFrame, dismissed: pl.DataFrame, model: AlertRecommenderModel) -> _Known:
+        features = features_of(ledger)
+        user_ids = features[USER_ID].to_list()
+        enabled = enabled_matrix(user_ids, rules, model.alert_columns)
+        typed = dismissed.with_columns(pl.lit(None, pl.String).alias("natural_language_query"))
+        # A type that the catalogue has dropped since the training has no words to be offered in.
+        gone = np.array([key not in BY_KEY for key in model.alert_columns])
+        buys = (features["amount_count"] > 0).to_numpy()
+        tests = BackTests(ledger)
+        return cls(
+            ledger=ledger,
+            model=model,
+            features=features,
+            enabled=enabled,
+            away=enabled_matrix(user_ids, typed, model.alert_columns) | gone,
+            dismissed=enabled_matrix(user_ids, typed),
+            scores=model.score(features, enabled, known=buys),
+            tests=tests,
+            standing=standing_rules(rules, user_ids, tests),
+            starts=starting_points(model, features, knows_window=has_long_history(ledger)),
+        )
+
+    @cached_property
+    def user_ids(self) -> list[str]:
+        return self.features[USER_ID].to_list()
+
+    @cached_property
+    def knows_window(self) -> list[bool]:
+        known: list[bool] = has_long_history(self.ledger).tolist()
+        return known
+
+    @cached_property
+    def history_days(self) -> list[int]:
+        days: list[int] = history_days(self.ledger).tolist()
+        return days
+
+    @cached_property
+    def _values(self) -> Any:
+        return self.features.select(FEATURES).to_numpy()
+
+    def changes(self, user: int, offers: Sequence[Offer], policy: Policy) -> list[Change]:
+        left = left_of_budget(self.standing[user], policy) - sum(len(offer.fired) for offer in offers)
+        changes = advise(
+            self.standing[user], knows_window=self.knows_window[user], left=left, tests=self.tests, policy=policy
+        )
+        away = self.dismissed[user]
+        return [change for change in changes if not away[ALERT_KEYS.index(change.rule.alert_type)]][:MAX_CHANGES]
+
+    def evidence(self, user: int, alert: int) -> Evidence:
+        scores = self.scores
+        buys = self._values[user, FEATURES.index("amount_count")] > 0
+        return Evidence(
+            probability=float(scores.probabilities[user, alert]),
+            low=float(scores.low[user, alert]),
+            high=float(scores.high[user, alert]),
+            kind=scores.kinds[user],
+            cohort_count=int(scores.cohort_count[user, alert]),
+            cohort_size=int(scores.cohort_size[user]),
+            features=dict(zip(FEATURES, self._values[user].tolist(), strict=True)) if buys else {},
+        )
+
+
+def _list_rows(known: _Known, items: pl.DataFrame, edition: Edition) -> pl.DataFrame:
+    return (
+        pl.DataFrame(
+            {"user_id": known.user_ids, "recommendation_type": known.scores.kinds},
+            schema=dict.fromkeys(("user_id", "recommendation_type"), pl.String),
+        )
+        .join(items.group_by("user_id").agg(n_items=pl.len().cast(pl.Int64)), on="user_id", how="left")
+        .with_columns(
+            n_items=pl.col("n_items").fill_null(0),
+            model_version=pl.lit(edition.model_version),
+            generated_at=pl.lit(edition.generated_at),
+            expires_at=pl.lit(edition.expires_at),
+            as_of=pl.lit(edition.as_of),
+        )
     )
 
 
@@ -170,9 +197,12 @@ _ITEM_SCHEMA = {
     "user_id": pl.String,
     "alert_type": pl.String,
     "rank": pl.Int64,
+    "recommendation_type": pl.String,
     "probability": pl.Float64,
     "confidence_level": pl.String,
     "parameters": pl.String,
+    "would_have_fired": pl.String,
+    "change": pl.String,
     "reasons": pl.String,
     "title": pl.String,
     "description": pl.String,
@@ -184,56 +214,49 @@ _ITEM_SCHEMA = {
 }
 
 
-def _item(user_id: str, entry: AlertType, *, rank: int, evidence: Evidence, edition: Edition) -> dict[str, Any]:
-    confidence = confidence_level(evidence.probability, evidence.low, edition.policy.threshold)
-    recommendation_id = uuid.uuid5(_NAMESPACE, json.dumps([user_id, entry.key, edition.model_version]))
-    return {
-        "user_id": user_id,
-        "alert_type": entry.key,
-        "rank": rank,
-        "probability": evidence.probability,
-        "confidence_level": confidence,
-        "parameters": json.dumps(dict(entry.parameters)),
-        "reasons": json.dumps(reasons(entry, evidence)),
-        "title": entry.title,
-        "description": entry.description,
-        "natural_language_query": entry.natural_language_query(),
-        "category": entry.category,
-        # Until value enters the ranking, how sure we are is all that sets one offer above another.
-        "priority": confidence,
-        "reasoning": reasoning(entry, evidence),
-        "recommendation_id": str(recommendation_id),
+def _offer_item(known: _Known, user: int, offer: Offer, edition: Edition) -> dict[str, Any]:
+    alert_type = known.model.alert_columns[offer.alert]
+    fit = Fit(
+        parameters=offer.parameters,
+        fired=would_have_fired(known.ledger, offer.fired),
+        n_known=offer.n_known,
+        basis=known.starts.basis_of(user, offer.alert, offer.dial, BY_KEY[alert_type].dial.steps),
+        history_days=known.history_days[user],
+    )
+    card = offer_card(BY_KEY[alert_type], known.evidence(user, offer.alert), fit, edition.policy)
+    identity = [known.user_ids[user], alert_type, edition.model_version]
+    return _item(alert_type, card, fit, identity) | {"change": None}
+
+
+def _change_item(known: _Known, change: Change, edition: Edition) -> dict[str, Any]:
+    rule = change.rule
+    assert rule.parameters is not None
+    fit = Fit(
+        parameters=change.parameters,
+        fired=would_have_fired(known.ledger, change.fired),
+        n_known=0,
+        basis="own_history",
+        history_days=known.history_days[rule.user],
+    )
+    fired_now = would_have_fired(known.ledger, rule.fired)
+    card = advice_card(BY_KEY[rule.alert_type], change.advice, rule.parameters, fired_now, fit, edition.policy)
+    identity = [known.user_ids[rule.user], rule.alert_type, edition.model_version, CHANGE, rule.rule_id]
+    told = {
+        "alert_rule_id": rule.rule_id,
+        "advice": str(change.advice),
+        "parameters": dict(rule.parameters),
+        "fired": fired_now,
     }
+    return _item(rule.alert_type, card, fit, identity) | {"change": json.dumps(told)}
 
 
-def reasoning(entry: AlertType, evidence: Evidence) -> str:
-    """Return why, for the customer: their own spending, and what customers like them do."""
-    sentences = [entry.evidence.format(**evidence.features)] if evidence.features else []
-    cohort = similar_share(evidence.cohort_count, evidence.cohort_size)
-    if cohort is not None and evidence.cohort_count:
-        sentences.append(f"{cohort.sentence()}.")
-    if evidence.kind == DEFAULT:
-        sentences.append("It goes together with the alerts that you have.")
-    if evidence.kind == NEW_USER:
-        sentences.append(f"{evidence.probability:.0%} of customers have this alert on.")
-    if not evidence.features:
-        sentences.append("What you buy will shape this list.")
-    return " ".join(sentences)
-
-
-def reasons(entry: AlertType, evidence: Evidence) -> list[dict[str, Any]]:
-    """Return why, as numbers: each can be recomputed from the stored model and the user's transactions and rules."""
-    found: list[dict[str, Any]] = [
-        {
-            "kind": "popularity" if evidence.kind == NEW_USER else "model",
-            "probability": evidence.probability,
-            "low": evidence.low,
-            "high": evidence.high,
-        }
-    ]
-    if (cohort := similar_share(evidence.cohort_count, evidence.cohort_size)) is not None:
-        found.append({"kind": "similar_users", **cohort.to_json()})
-    if evidence.features:
-        own = {name: evidence.features[name] for name in entry.evidence_features}
-        found.append({"kind": "own_spending", **own})
-    return found
+def _item(alert_type: str, card: dict[str, Any], fit: Fit, identity: list[Any]) -> dict[str, Any]:
+    return {
+        **card,
+        "alert_type": alert_type,
+        "category": BY_KEY[alert_type].category,
+        "parameters": json.dumps(dict(fit.parameters)),
+        "would_have_fired": json.dumps(fit.fired),
+        "reasons": json.dumps(card["reasons"]),
+        "recommendation_id": str(uuid.uuid5(_NAMESPACE, json.dumps(identity))),
+    }

@@ -14,8 +14,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from alertrec.feature_engineering import USER_ID, build_user_features
+from alertrec.feature_engineering import build_user_features
 from alertrec.labels import enabled_matrix
+from alertrec.ledger import USER_ID
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.storage import jobs
 from alertrec.storage.source import Source, UserIds

@@ -19,8 +19,9 @@ from alertrec.feature_engineering import SIMILARITY_FEATURES
 from alertrec.models.base import AlertMatrix, FeatureMatrix, ScoreMatrix, refuse_below
 from alertrec.models.knn import KNeighbours, Neighbours
 from alertrec.ranking import choose
-from alertrec.scoring import Columns, Scorer, Scores
+from alertrec.scoring import COHORT, Columns, Scorer, Scores
 from alertrec.user_frames import feature_matrix, label_matrix, row_of_user, user_ids_of
+from alertrec.usual import UsualDials
 
 if TYPE_CHECKING:
     from alertrec.user_frames import UserFrame
@@ -92,6 +93,8 @@ class AlertRecommenderModel:
         The features that the algorithm looks at.
     card : dict
         How the model came about: algorithm, parameters, columns, counts, versions.
+    usual : UsualDials or None
+        The parameters of rules that fit the training users; None where nobody has fitted any.
     """
 
     def __init__(self, model_path: str | Path | None = None) -> None:
@@ -100,6 +103,7 @@ class AlertRecommenderModel:
         self.feature_columns: tuple[str, ...] = SIMILARITY_FEATURES
         self.input_columns: tuple[str, ...] = SIMILARITY_FEATURES
         self.alert_columns: tuple[str, ...] = ALERT_KEYS
+        self.usual: UsualDials | None = None
         self._scorer: Scorer | None = None
 
     @property
@@ -220,6 +224,13 @@ class AlertRecommenderModel:
         changed.card = {**self.card, "n_users": changed._scorer.n_users}
         return changed
 
+    def similar_users(self, user_features_df: UserFrame) -> list[list[str]]:
+        """Return the ids of the `COHORT` remembered users most similar to each, never the user themselves."""
+        scorer = self.scorer
+        similarity = feature_matrix(user_features_df, self.feature_columns)
+        nearest, _ = scorer.nearest(user_ids_of(user_features_df), similarity, COHORT)
+        return [[scorer.user_ids[row] for row in rows if row >= 0] for rows in nearest.tolist()]
+
     def explain(self, user_features_df: UserFrame, enabled: AlertMatrix, alert_type: str) -> Explanation:
         """Explain the probability of an alert, of the one user in the frame.
 
@@ -336,7 +347,11 @@ class AlertRecommenderModel:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything learnt, as named arrays without objects."""
-        return self.scorer.to_arrays()
+        arrays = self.scorer.to_arrays()
+        if self.usual is not None:
+            usual = self.usual.remembering(self.scorer.user_ids)
+            arrays |= {"usual.dials": usual.dials, "usual.population": usual.population}
+        return arrays
 
     @classmethod
     def from_arrays(cls, card: Card, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -346,6 +361,9 @@ class AlertRecommenderModel:
     def _restore(self, card: Card, arrays: Mapping[str, NDArray[Any]]) -> Self:
         scorer = Scorer.from_arrays(card, arrays)
         self._scorer, self.card = scorer, card
+        has_usual = "usual.dials" in arrays  # models of the first release have none
+        usual = UsualDials(scorer.user_ids, arrays["usual.dials"], arrays["usual.population"]) if has_usual else None
+        self.usual = usual
         self.feature_columns = tuple(card["feature_columns"])
         self.input_columns = tuple(card["input_columns"])
         self.alert_columns = tuple(card["alert_columns"])

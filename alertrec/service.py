@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from alertrec.cards import CHANGE
 from alertrec.errors import (
     DataError,
     ModelStoreError,
@@ -90,7 +91,7 @@ def renew_lists(workspace: Workspace, connection: Connection, users: Users, *, a
 
 
 def explain_list(workspace: Workspace, user_id: str) -> dict[str, Explanation]:
-    """Explain each recommendation in the list of a user, by the model that made it and as of that moment.
+    """Explain each offer in the list of a user, by the model that made it and as of that moment.
 
     Raises
     ------
@@ -104,7 +105,11 @@ def explain_list(workspace: Workspace, user_id: str) -> dict[str, Explanation]:
             raise DataError(f"user {user_id!r} has no list to explain; `alertrec recommend` makes one")
         model = _model_of(workspace, connection, row["model_version"], is_live=row["as_of"] == row["generated_at"])
         data = workspace.source.read(connection, UserRange(user_id, user_id), as_of=row["as_of"])
-        alert_types = [item["alert_type"] for item in read_items(connection, user_id)]
+        alert_types = [
+            item["alert_type"]
+            for item in read_items(connection, user_id)
+            if item["recommendation_type"] != CHANGE  # advice on a rule rests on its firings, and on no model
+        ]
     features = build_user_features(data.users, data.transactions, as_of=row["as_of"])
     enabled = enabled_matrix([user_id], data.rules, model.alert_columns)
     return {alert_type: model.explain(features, enabled, alert_type) for alert_type in alert_types}

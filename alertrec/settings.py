@@ -7,10 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from alertrec.errors import ConfigError
+from alertrec.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from alertrec.wording import Words
 
 PREFIX = "ALERTREC_"
 
@@ -66,6 +69,33 @@ def _share(value: str) -> float:
     return share
 
 
+def _not_negative(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError("a number of at least 0")
+    return number
+
+
+def _locale(value: str) -> str:
+    return _known_words(locale=_text(value)).locale
+
+
+def _currency(value: str) -> str:
+    return _known_words(currency=_text(value)).currency
+
+
+def _known_words(**given: str) -> Words:
+    from alertrec.wording import Words  # loads Babel, which a web process need not
+
+    try:
+        return Words(**given)
+    except DataError as error:
+        raise ValueError(str(error).partition("expected ")[2]) from None
+
+
 def _setting(default: Any, parse: Callable[[str], Any], meaning: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"parse": parse, "meaning": meaning})
 
@@ -104,6 +134,12 @@ class Settings:
     list_ttl_hours: int = _setting(48, _positive_int, "hours for which a list is current: one nightly refresh may fail")
     retrain_days: int = _setting(7, _positive_int, "days after which a training is due again")
     dismissed_days: int = _setting(30, _positive_int, "days for which a dismissed recommendation stays away")
+    rule_budget: float = _setting(2.0, _not_negative, "how often in 30 days one offered rule may fire")
+    user_budget: float = _setting(
+        6.0, _not_negative, "how often all rules of a user may, those that they have included"
+    )
+    locale: str = _setting("en_US", _locale, "how numbers and dates are written in texts for customers")
+    currency: str = _setting("USD", _currency, "the currency of all amounts")
     chunk_size: int = _setting(2000, _positive_int, "users in one chunk of a batch refresh")
     flower_password: str | None = _setting(
         None,

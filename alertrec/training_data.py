@@ -9,9 +9,12 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
+from alertrec.backtests import Budget, fitted_dials
+from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import NotEnoughDataError
-from alertrec.feature_engineering import FEATURES, USER_ID, build_user_features
+from alertrec.feature_engineering import FEATURES, features_of
 from alertrec.labels import enabled_matrix, heuristic_matrix
+from alertrec.ledger import USER_ID, Floats, Ledger
 from alertrec.models.base import AlertMatrix
 from alertrec.selection import Population, Progress
 from alertrec.storage.source import UserRange
@@ -25,9 +28,15 @@ FROM_HEURISTICS = "heuristics"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Users with purchases, one row each in the order of ids, and where their labels come from."""
+    """Users with purchases, one row each in the order of ids, and where their labels come from.
+
+    Attributes
+    ----------
+    dials : float64 array, shape (n_users, n_alerts), see `fitted_dials`
+    """
 
     users: Population
+    dials: Floats
     label_source: str
     n_transactions: int
     n_rules: int
@@ -35,10 +44,11 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class _Read:
-    """All active users: features, alerts, home states."""
+    """All active users: features, alerts, parameters that would fit them, home states."""
 
     features: pl.DataFrame
     enabled: AlertMatrix
+    dials: Floats
     home_state: list[str | None]
     n_rules: int
 
@@ -53,7 +63,7 @@ def read_training_data(
     NotEnoughDataError
         Under 10 users with purchases, or 100 purchases.
     """
-    everybody = _read(workspace, as_of, progress)
+    everybody = _read(workspace, as_of, progress, budget=workspace.policy.budget)
     count = everybody.features["amount_count"]
     spends = (count > 0).to_numpy()
     n_users, n_transactions = int(spends.sum()), int(count.sum() or 0)
@@ -68,6 +78,7 @@ def read_training_data(
     }
     return TrainingData(
         users=Population(spenders, labels if from_rules else heuristic_matrix(spenders), groups),
+        dials=everybody.dials[spends],
         label_source=FROM_RULES if from_rules else FROM_HEURISTICS,
         n_transactions=n_transactions,
         n_rules=everybody.n_rules,
@@ -85,20 +96,25 @@ def read_earlier(workspace: Workspace, users: Population, *, as_of: datetime, pr
     return Population(features.with_columns(pl.col(FEATURES).fill_null(0.0)), labels)
 
 
-def _read(workspace: Workspace, as_of: datetime, progress: Progress) -> _Read:
+def _read(workspace: Workspace, as_of: datetime, progress: Progress, *, budget: Budget | None = None) -> _Read:
+    """Read all active users; parameters are fitted where there is a budget to fit them to."""
     features = [pl.DataFrame(schema={USER_ID: pl.String} | dict.fromkeys(FEATURES, pl.Float64))]
     enabled, states, n_rules = [enabled_matrix([], _NO_RULES)], list[str | None](), 0
+    dials = [np.empty((0, len(ALERT_KEYS)))]
     with workspace.engine.connect() as connection:
         ranges = connection.execute(workspace.source.ranges(workspace.settings.chunk_size)).all()
         for done, (_, first, last, _) in enumerate(ranges):
             progress("reading", done, len(ranges))
             data = workspace.source.read(connection, UserRange(first, last), as_of=as_of)
             connection.commit()  # a transaction over the whole of reading would hold back vacuum
-            features.append(build_user_features(data.users, data.transactions, as_of=as_of))
+            ledger = Ledger.of(data.users, data.transactions, as_of)
+            features.append(features_of(ledger))
+            if budget is not None:
+                dials.append(fitted_dials(ledger, ALERT_KEYS, budget))
             enabled.append(enabled_matrix(features[-1][USER_ID].to_list(), data.rules))
             states += data.users["address_state"].to_list()
             n_rules += data.rules.join(data.users, left_on="user_id", right_on="id", how="semi").height
-    return _Read(pl.concat(features), np.concatenate(enabled), states, n_rules)
+    return _Read(pl.concat(features), np.concatenate(enabled), np.concatenate(dials), states, n_rules)
 
 
 _NO_RULES = pl.DataFrame(schema=dict.fromkeys(("user_id", "alert_type", "natural_language_query"), pl.String))

@@ -20,6 +20,11 @@ CANCELLED = "CANCELLED"
 REVERSED = "REVERSED"
 STATUSES = (PENDING, APPROVED, SETTLED, DECLINED, CANCELLED, REVERSED)
 
-# What counts as spending: money that left for a merchant, or is about to.
-SPENDING_TYPES = frozenset({PURCHASE})
+# What happened, or is about to: a purchase of such a status is spending.
 SPENDING_STATUSES = frozenset({PENDING, APPROVED, SETTLED})
+
+# What moves the balance of a credit account. A transfer may do either, and counts as neither.
+BALANCE_RAISED_BY = (PURCHASE, FEE, INTEREST, WITHDRAWAL)
+BALANCE_LOWERED_BY = (REFUND, PAYMENT, DEPOSIT)
+
+MAX_AMOUNT = 1e14  # what the import accepts; whatever is above is not money

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alertrec.errors import DataError, UnknownUserError
-from alertrec.feature_engineering import USER_ID
+from alertrec.ledger import USER_ID
 from alertrec.models.base import AlertMatrix, FeatureMatrix
 
 if TYPE_CHECKING:

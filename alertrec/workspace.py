@@ -10,16 +10,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from alertrec.backtests import Budget
 from alertrec.errors import ConfigError, ModelStoreError, NoChampionError
-from alertrec.lists import Policy
 from alertrec.live import Live
 from alertrec.model_store import ModelStore
+from alertrec.policy import Policy
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.settings import Settings
 from alertrec.storage import models
 from alertrec.storage.database import create_engine
 from alertrec.storage.models import ModelVersion
 from alertrec.storage.source import Source
+from alertrec.wording import Words
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +108,13 @@ class Workspace:
 
     @property
     def policy(self) -> Policy:
-        """What is offered of what the model says."""
+        """What becomes a list of what the model says."""
         return Policy(
             threshold=self.settings.threshold,
             max_items=self.settings.max_items,
             ttl=timedelta(hours=self.settings.list_ttl_hours),
+            budget=Budget(self.settings.rule_budget, self.settings.user_budget),
+            words=Words(self.settings.locale, self.settings.currency),
         )
 
 

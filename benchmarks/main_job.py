@@ -26,7 +26,11 @@ from sqlalchemy import select
 
 from alertrec import fitting, service
 from alertrec.doctor import workers
+from alertrec.feature_engineering import features_of
 from alertrec.importing import import_files
+from alertrec.labels import enabled_matrix
+from alertrec.ledger import Ledger
+from alertrec.lists import Edition, build_lists
 from alertrec.processes import running, worker_roles
 from alertrec.runtime import opened
 from alertrec.sending import celery_app, send
@@ -59,6 +63,7 @@ def main() -> None:
                 _wait_for_workers(workspace)
                 _measure_workers(workspace)
             _row("warm recommendation in process, median", 0.001, _in_process(workspace))
+            _measure_rules(workspace)
 
 
 def _measure_workers(workspace: Workspace) -> None:
@@ -72,6 +77,25 @@ def _measure_workers(workspace: Workspace) -> None:
     _row("one user, from enqueueing to the row, median", 0.050, statistics.median(times))
     _row("one user, from enqueueing to the row, 90th percentile", None, times[int(len(times) * 0.9)])
     print(f"\n{n_current} current lists")
+
+
+def _measure_rules(workspace: Workspace) -> None:
+    """Show what fitting and testing rules adds to a refresh: everybody's lists in process, and the same without."""
+    with workspace.engine.connect() as connection:
+        model = workspace.champions.current(connection).model
+        data = workspace.source.read(connection, None, as_of=EXPORT_ENDS)
+    edition = Edition("measured", as_of=EXPORT_ENDS, generated_at=EXPORT_ENDS, policy=workspace.policy)
+
+    def score() -> None:
+        features = features_of(Ledger.of(data.users, data.transactions, EXPORT_ENDS))
+        enabled = enabled_matrix(features["user_id"].to_list(), data.rules, model.alert_columns)
+        model.score(features, enabled, known=(features["amount_count"] > 0).to_numpy())
+
+    def lists() -> None:
+        build_lists(data.users, data.transactions, data.rules, data.dismissed, model=model, edition=edition)
+
+    for what, action in (("features and scores", score), ("lists with rules that fit", lists)):
+        _row(f"everybody's {what}, in process", None, min(_seconds(action) for _ in range(3)))
 
 
 def _import(workspace: Workspace, export: Path, data_dir: Path) -> None:

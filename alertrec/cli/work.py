@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -112,17 +113,32 @@ def print_list(
     user: str, recommendation_type: str, items: Any, explanations: Mapping[str, Explanation] = MappingProxyType({})
 ) -> None:
     """Print what a user is offered and why."""
+    from alertrec.cards import CHANGE
+
     console.print(f"\n[bold]{escape(user)}[/]  [dim]{recommendation_type}[/]", highlight=False)
     if not items:
         console.print("  nothing: this user has or has dismissed every alert")
     for item in items:
-        judged = f"{item['probability']:.0%}, {item['confidence_level']} confidence"
-        head = f"  {item['rank']}. [bold]{item['title']}[/]  {judged}"
-        console.print(head, highlight=False)
-        console.print(f"     “{item['natural_language_query']}”", highlight=False)
-        console.print(f"     [dim]{item['reasoning']}[/]", highlight=False)
+        is_advice = item["recommendation_type"] == CHANGE
+        judged = "advice" if is_advice else f"{item['probability']:.0%}, {item['confidence_level']} confidence"
+        _print_line(f"  {item['rank']}. [bold]{escape(item['title'])}[/]  {judged}")
+        _print_line(f"     “{escape(item['natural_language_query'])}”")
+        _print_line(f"     [dim]{escape(item['reasoning'])}[/]")
+        examples = (item["would_have_fired"] or {}).get("examples", [])
+        if len(examples) > 1:  # of a single one, the reasoning tells
+            _print_line(f"     [dim]{escape('for example: ' + ', '.join(map(_firing, examples)))}[/]")
         if item["alert_type"] in explanations:
             _print_explanation(explanations[item["alert_type"]])
+
+
+def _print_line(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _firing(example: Mapping[str, Any]) -> str:
+    """Return one firing in a few words; the amount is of the user's own currency, which nobody tells."""
+    day = date.fromisoformat(example["date"])
+    return " ".join(filter(None, [f"{day:%b} {day.day}", example["merchant"], f"{example['amount']:,.2f}"]))
 
 
 def _print_explanation(explanation: Explanation) -> None:

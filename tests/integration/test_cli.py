@@ -36,6 +36,7 @@ from tests.integration.processes import (
     worker,
     write_bank,
 )
+from tests.integration.worlds import offers_of
 
 Done = subprocess.CompletedProcess[str]
 
@@ -307,7 +308,7 @@ def test_an_explanation_is_shown_and_its_numbers_recompute(env: Environment, ver
     shown = run("recommend", USER, "--explain", env=env, cwd=scratch)
     assert shown.returncode == 0, shown.stderr
     assert parsed["recommendations"]
-    for item in parsed["recommendations"]:
+    for item in offers_of(parsed["recommendations"]):
         explanation = item["explanation"]
         assert explanation["alert"] == item["alert_type"]
         assert explanation["probability"] == pytest.approx(item["probability"], abs=1e-9)

@@ -24,6 +24,7 @@ from tests.integration.worlds import (
     execute,
     load,
     log,
+    offers_of,
     read_items,
     scalar,
     train,
@@ -107,7 +108,7 @@ def switch_on(workspace: Workspace, user_id: str, *alert_types: str) -> None:
 def renewed(workspace: Workspace, user_id: str, *, as_of: datetime | None = None) -> dict[str, Any]:
     """Renew the list of a user and return what each alert rests on."""
     assert service.generate_recommendations(workspace, user_id, as_of=as_of)
-    items = read_items(workspace)[user_id]
+    items = offers_of(read_items(workspace)[user_id])
     return {item["alert_type"]: (item["probability"], item["reasons"]) for item in items}
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from tests.snapshots import check_texts
 
 from alertrec import fitting, service
+from alertrec.cards import CHANGE
 from alertrec.catalog import ALERT_KEYS, classify
 from alertrec.embedded import Servers
 from alertrec.feature_engineering import build_user_features
@@ -18,8 +21,10 @@ from alertrec.labels import enabled_matrix
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.sample_bank import SampleBank
 from alertrec.storage import models
+from alertrec.wording import Words
 from alertrec.workspace import Workspace
-from tests.integration.worlds import Rows, load, own_database, read_items, read_lists, workspace_on
+from tests.integration.rule_checks import check_user
+from tests.integration.worlds import Rows, load, offers_of, own_database, read_items, read_lists, workspace_on
 
 AS_OF = datetime(2026, 10, 1, 23, 59, 59, tzinfo=UTC)
 
@@ -72,9 +77,14 @@ def test_no_list_holds_an_alert_that_the_export_says_is_on(refreshed: Refreshed)
     rules = refreshed.export.alert_rules.filter("is_active").select("user_id", "alert_type", "natural_language_query")
     enabled = {(str(user_id), alert_type or classify(query)) for user_id, alert_type, query in rules.iter_rows()}
     assert len(enabled) > 1500
-    offers = {(user_id, item["alert_type"]) for user_id, items in refreshed.items.items() for item in items}
-    assert len(offers) > 1000
-    assert not offers & enabled
+    pairs = {kind: set[tuple[str, str]]() for kind in ("offer", "advice")}
+    for user_id, items in refreshed.items.items():
+        for item in items:
+            pairs["advice" if item["recommendation_type"] == CHANGE else "offer"].add((user_id, item["alert_type"]))
+    assert len(pairs["offer"]) > 1000
+    assert not pairs["offer"] & enabled
+    assert len(pairs["advice"]) > 500
+    assert pairs["advice"] <= enabled
 
 
 def test_every_probability_recomputes_from_the_stored_model(refreshed: Refreshed, champion: AlertRecommenderModel):
@@ -86,7 +96,7 @@ def test_every_probability_recomputes_from_the_stored_model(refreshed: Refreshed
     scores = champion.score(features, enabled, known=known)
     row_of = {user_id: row for row, user_id in enumerate(user_ids)}
     for user_id, items in refreshed.items.items():
-        for item in items:
+        for item in offers_of(items):
             column = ALERT_KEYS.index(item["alert_type"])
             assert item["probability"] == scores.probabilities[row_of[user_id], column]
             assert item["model_version"] == champion.card["version"]
@@ -138,10 +148,42 @@ def test_an_explanation_adds_up_to_what_the_list_says(refreshed: Refreshed):
     user_ids = list(refreshed.items)[:20]
     for user_id in user_ids:
         explanations = service.explain_list(refreshed.workspace, user_id)
-        assert list(explanations) == [item["alert_type"] for item in refreshed.items[user_id]]
-        for item in refreshed.items[user_id]:
+        offers = offers_of(refreshed.items[user_id])
+        assert list(explanations) == [item["alert_type"] for item in offers]
+        for item in offers:
             found = explanations[item["alert_type"]]
             assert found.probability == pytest.approx(item["probability"], abs=1e-9)
             assert found.base is not None
             total = found.base + sum(each.value for each in found.contributions)
             assert total == pytest.approx(found.log_odds, abs=1e-6)
+
+
+def test_every_recommendation_recomputes_row_by_row_and_every_budget_holds(refreshed: Refreshed):
+    export = refreshed.export
+    rows = by_user(export.transactions.with_columns(pl.col("transaction_date").cast(pl.Datetime("us"))))
+    rules = by_user(
+        export.alert_rules.filter("is_active")
+        .with_columns(
+            rule_id="id",
+            alert_type=pl.coalesce("alert_type", pl.col("natural_language_query").map_elements(classify, pl.String)),
+            parameters=pl.lit(None, pl.String),
+        )
+        .select("user_id", "rule_id", "alert_type", "natural_language_query", "parameters")
+    )
+    moment, n_checked = AS_OF.replace(tzinfo=None), 0
+    for user in export.users.filter("is_active").to_dicts():
+        items = refreshed.items.get(user["id"], [])
+        check_user(user, rows.get(user["id"], []), rules.get(user["id"], []), items, moment)
+        n_checked += len(items)
+    assert n_checked == sum(map(len, refreshed.items.values())) > 2000
+
+
+def test_every_number_in_every_sentence_recomputes_from_the_stored_row(refreshed: Refreshed):
+    for items in refreshed.items.values():
+        for item in items:
+            check_texts(item, Words())
+
+
+def by_user(frame: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each user."""
+    return {str(key[0]): part.to_dicts() for key, part in frame.partition_by("user_id", as_dict=True).items()}

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from alertrec import fitting, promotion, service
 from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import DataError, ModelStoreError, NoChampionError
+from alertrec.feature_engineering import HISTORY_DAYS
 from alertrec.storage import jobs, models
 from alertrec.workspace import Champions, Workspace
 from tests.integration.worlds import (
@@ -118,7 +119,7 @@ def test_the_card_names_the_window_that_ends_at_as_of(filled: Workspace):
     until = as_of.astimezone(UTC).isoformat()
     assert card_of(filled, version)["training_window"]["until"] == until
     (row,) = execute(filled, "SELECT training_window FROM alertrec.model_versions")
-    assert row["training_window"] == {"from": (as_of - timedelta(days=365)).isoformat(), "until": until}
+    assert row["training_window"] == {"from": (as_of - timedelta(days=HISTORY_DAYS)).isoformat(), "until": until}
 
 
 def test_the_same_data_give_the_same_model_twice(filled: Workspace):

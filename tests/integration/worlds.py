@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, RowMapping, select, text
 
 from alertrec import fitting
+from alertrec.cards import CHANGE
 from alertrec.embedded import Servers
 from alertrec.importing import import_files
 from alertrec.sample_bank import SampleBank, make_sample_bank
@@ -129,9 +130,20 @@ def read_items(workspace: Workspace, *, without: tuple[str, ...] = ()) -> Rows:
     return items
 
 
+def offers_of(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the advice on rules that the user has."""
+    return [item for item in items if item["recommendation_type"] != CHANGE]
+
+
+def read_offers(workspace: Workspace) -> Rows:
+    """Return what is offered to each user; those with advice alone are left out."""
+    offers = {user_id: offers_of(items) for user_id, items in read_items(workspace).items()}
+    return {user_id: items for user_id, items in offers.items() if items}
+
+
 def offered(workspace: Workspace, user_id: str) -> set[str]:
-    """Return the alerts on a user's list."""
-    return {item["alert_type"] for item in read_items(workspace).get(user_id, [])}
+    """Return the alerts that a user is offered."""
+    return {item["alert_type"] for item in offers_of(read_items(workspace).get(user_id, []))}
 
 
 def log(workspace: Workspace, user_id: str, action: str, occurred_at: datetime, **fields: str) -> None:

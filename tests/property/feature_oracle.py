@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections import defaultdict
 from datetime import datetime, timedelta
 
-from alertrec.feature_engineering import FEATURES
+from alertrec.feature_engineering import FEATURES, HISTORY_DAYS
+from alertrec.merchants import merchant_key
+from tests.property.stream_oracle import EPOCH, Charge
+from tests.property.stream_oracle import oracle as stream_oracle
 from tests.strategies import Bank, Row
 
 Numbers = dict[str, float]
@@ -35,9 +37,12 @@ def _counts(row: Row, user: Row, as_of: datetime) -> bool:
 
 
 def _user(user: Row, rows: list[Row], as_of: datetime) -> Numbers:
-    found = dict.fromkeys(FEATURES, 0.0) | {"days_since_purchase": 365.0} | _account(user)
+    found = dict.fromkeys(FEATURES, 0.0) | {"days_since_purchase": float(HISTORY_DAYS)} | _account(user)
     if rows:
-        rows = sorted(rows, key=lambda row: row["transaction_date"])
+        rows = sorted(
+            rows, key=lambda row: (row["transaction_date"], row["merchant_name"] is not None,
+                                   row["merchant_name"] or "", row["amount"])
+        )  # fmt: skip
         found |= _amounts(rows) | _places(user, rows) | _rhythm(rows, as_of) | _days_and_weeks(rows)
         found |= _merchants(rows, as_of)
     return found
@@ -86,7 +91,7 @@ def _rhythm(rows: list[Row], as_of: datetime) -> Numbers:
     return {
         "night_share": _share(row["transaction_date"].hour < 6 for row in rows),
         "weekend_share": _share(row["transaction_date"].weekday() >= 5 for row in rows),
-        "days_since_purchase": min(_age(rows[-1], as_of), 365.0),
+        "days_since_purchase": min(_age(rows[-1], as_of), float(HISTORY_DAYS)),
         "spending_trend_30d": (recent - before) / (recent + before) if recent + before > 0 else 0.0,
     }
 
@@ -95,7 +100,7 @@ def _days_and_weeks(rows: list[Row]) -> Numbers:
     days, weeks = defaultdict(list), defaultdict(float)
     for row in rows:
         day = row["transaction_date"].date()
-        days[day].append(row["merchant_name"])
+        days[day].append(merchant_key(row["merchant_name"]))
         weeks[day - timedelta(days=day.weekday())] += row["amount"]
     return {
         "active_days": len(days),
@@ -109,33 +114,37 @@ def _days_and_weeks(rows: list[Row]) -> Numbers:
 def _merchants(rows: list[Row], as_of: datetime) -> Numbers:
     charges = defaultdict(list)
     for row in rows:
-        if row["merchant_name"] is not None:
-            charges[row["merchant_name"].strip().lower()].append(row)
-    recent = [each for each in charges.values() if _age(each[-1], as_of) < 30]
-    streams = [stream for each in charges.values() if (stream := _stream(each)) is not None]
+        if merchant_key(row["merchant_name"]) is not None:
+            charges[merchant_key(row["merchant_name"])].append(row)
+    recent = [each for each in charges.values() if each[-1]["transaction_date"] > as_of - timedelta(days=30)]
+    new = [each for each in recent if each[0]["transaction_date"] > as_of - timedelta(days=30)]
+    names = list(charges)
+    found = stream_oracle(
+        [
+            Charge(0, names.index(key) if (key := merchant_key(row["merchant_name"])) is not None else -1,
+                   _day(row["transaction_date"]), round(row["amount"] * 10_000))
+            for row in rows
+        ],
+        [_day(rows[0]["transaction_date"])],
+        [_day(as_of)],
+    )  # fmt: skip
+    streams = [stream for stream in found.streams if stream.status == "MATURE"]
+    a_month = {"WEEKLY": 30.44 / 7, "BIWEEKLY": 30.44 / 14, "SEMI_MONTHLY": 2, "MONTHLY": 1, "ANNUALLY": 1 / 12}
     return {
-        "new_merchant_share_30d": _share(_age(each[0], as_of) < 30 for each in recent),
+        "new_merchant_share_30d": len(new) / len(recent) if recent else 0.0,
         "recurring_charge_count": len(streams),
-        "recurring_weekly_count": sum(6 <= gap <= 8 for gap, _, _ in streams),
-        "recurring_monthly_count": sum(27 <= gap <= 33 for gap, _, _ in streams),
-        "recurring_monthly_amount": sum(last * 30.44 / gap for gap, _, last in streams),
-        "recurring_price_rise": max([0.0, *(last / first - 1 for _, first, last in streams)]),
+        "recurring_weekly_count": sum(stream.frequency == "WEEKLY" for stream in streams),
+        "recurring_monthly_count": sum(stream.frequency == "MONTHLY" for stream in streams),
+        "recurring_monthly_amount": sum(
+            stream.last_amount / 10_000 * a_month.get(stream.frequency, 30.44 / (stream.next_day - stream.last_day))
+            for stream in streams
+        ),
+        "recurring_price_rise": max([0.0, *(stream.last_amount / stream.first_amount - 1 for stream in streams)]),
     }
 
 
-def _stream(rows: list[Row]) -> tuple[float, float, float] | None:
-    """Return the median gap in days, the first and the last amount; None where the charges do not recur."""
-    visits = defaultdict(float)
-    for row in rows:
-        visits[row["transaction_date"].date()] += row["amount"]
-    days, amounts = list(visits), list(visits.values())
-    gaps = [(later - earlier).days for earlier, later in itertools.pairwise(days)]
-    if len(visits) < 3:
-        return None
-    gap = statistics.median(gaps)
-    even = max(gaps) - min(gaps) <= max(2.0, gap / 5)
-    steady = max(amounts) / min(amounts) <= 1.5
-    return (gap, amounts[0], amounts[-1]) if 6 <= gap <= 365 and even and steady else None
+def _day(at: datetime) -> int:
+    return (at.date() - EPOCH).days
 
 
 def _age(row: Row, as_of: datetime) -> float:

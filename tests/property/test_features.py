@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alertrec.feature_engineering import FEATURES, build_user_features
+from alertrec.feature_engineering import FEATURES, HISTORY_DAYS, build_user_features
 from tests.property.feature_oracle import oracle
 from tests.strategies import AS_OF, Bank, Zone, banks, by_user, differences, junk, laws, number, purchases, zones
 
@@ -83,7 +83,7 @@ def test_shares_and_trends_stay_in_their_ranges(bank: Bank):
     for name in (name for name in FEATURES if "_share" in name):
         assert features[name].is_between(0, 1).all(), name
     assert features["spending_trend_30d"].is_between(-1, 1).all()
-    assert features["days_since_purchase"].is_between(0, 365).all()
+    assert features["days_since_purchase"].is_between(0, HISTORY_DAYS).all()
 
 
 @laws
@@ -109,5 +109,5 @@ def test_rows_that_share_an_id_count_once(bank: Bank, data: st.DataObject):
 def test_a_user_without_spending_has_zeros_and_the_cap_of_days(bank: Bank):
     empty = bank.with_transactions([row for row in bank.transactions if row["user_id"] != bank.users[0]["id"]])
     first = build(empty).row(0, named=True)
-    assert first.pop("days_since_purchase") == 365
+    assert first.pop("days_since_purchase") == HISTORY_DAYS
     assert {value for name, value in first.items() if name != "user_id" and not name.startswith("credit_")} == {0.0}

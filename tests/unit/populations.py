@@ -7,7 +7,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from alertrec.catalog import ALERT_KEYS
-from alertrec.feature_engineering import FEATURES, USER_ID
+from alertrec.feature_engineering import FEATURES
+from alertrec.ledger import USER_ID
 
 N_ALERTS = len(ALERT_KEYS)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from alertrec.calibration import Calibration, share_interval
 from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import DataError
-from alertrec.feature_engineering import FEATURES, SIMILARITY_FEATURES, USER_ID
+from alertrec.feature_engineering import FEATURES, SIMILARITY_FEATURES
+from alertrec.ledger import USER_ID
 from alertrec.models.knn import KNeighbours
 from alertrec.ranking import choose
 from alertrec.recommender import AlertRecommenderModel

@@ -1,0 +1,221 @@
+"""Offers and advice → what a customer reads, and the numbers behind every word of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, Literal
+
+from alertrec.advice import Advice
+from alertrec.calibration import confidence_level
+from alertrec.catalog import AlertType, Parameters
+from alertrec.explanation.cohort import similar_share
+from alertrec.policy import Policy
+from alertrec.scoring import DEFAULT, NEW_USER
+from alertrec.wording import Words
+
+CHANGE = "change"  # the recommendation_type of advice
+HIGH, MEDIUM, LOW = LEVELS = ("high", "medium", "low")
+
+Basis = Literal["own_history", "similar_users", "population", "catalogue"]
+Json = Mapping[str, Any]
+
+_NUMBER_OF = {"amount": "amount", "count": "number", "percent": "percentage"}
+_FORMAT_OF = {"amount": "money", "count": "count", "percent": "percent"}
+_HEADS = {
+    Advice.TIGHTEN: "Fewer alerts",
+    Advice.LOOSEN: "An alert that speaks up",
+    Advice.RETIRE: "Switch off",
+}
+_FROM_OTHERS = {
+    "similar_users": "Its {number} is what fits customers like you",
+    "population": "Its {number} is what fits most customers",
+    "catalogue": "Its {number} is a common one",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an offer rests on.
+
+    Attributes
+    ----------
+    probability, low, high : float
+        Calibrated, with its 90 % interval.
+    kind : str
+        The `recommendation_type` of the list.
+    cohort_count, cohort_size : int
+        How many of the users most similar to this one have the alert.
+    features : mapping of str to float
+        The user's own; empty without purchases.
+    """
+
+    probability: float
+    low: float
+    high: float
+    kind: str
+    cohort_count: int
+    cohort_size: int
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a rule fits its user.
+
+    Attributes
+    ----------
+    fired : mapping
+        What `would_have_fired` returned.
+    n_known : int
+        How many of these firings the user's other rules, or offers before this one, tell as well.
+    basis : str
+        Whose history gave the parameters.
+    history_days : int
+        For how many days the user's own purchases are known.
+    """
+
+    parameters: Parameters
+    fired: Json
+    n_known: int
+    basis: Basis
+    history_days: int
+
+
+def offer_card(entry: AlertType, evidence: Evidence, fit: Fit, policy: Policy) -> dict[str, Any]:
+    """Return the columns of an offer that tell of it."""
+    confidence = confidence_level(evidence.probability, evidence.low, policy.threshold)
+    return {
+        "recommendation_type": evidence.kind,
+        "probability": evidence.probability,
+        "confidence_level": confidence,
+        "priority": _priority(confidence, fit),
+        "title": policy.words.fill(entry.title_for(fit.parameters), fit.parameters),
+        "description": policy.words.fill(entry.description, fit.parameters),
+        "natural_language_query": policy.words.fill(entry.query_for(fit.parameters), fit.parameters),
+        "reasoning": " ".join(_why(entry, evidence, policy.words) + _how_it_fits(entry, fit, policy.words)),
+        "reasons": [*_reasons(entry, evidence), _fit_reason(fit, policy)],
+    }
+
+
+def advice_card(
+    entry: AlertType, advice: Advice, now: Parameters, fired_now: Json, fit: Fit, policy: Policy
+) -> dict[str, Any]:
+    """Return the columns of an advice that tell of it.
+
+    Parameters
+    ----------
+    now, fired_now : mappings
+        The parameters that the rule has, and what `would_have_fired` returned for them.
+    fit : Fit
+        With the parameters that are advised.
+    """
+    words, n_now = policy.words, fired_now["count"]
+    title = words.fill(entry.title_for(fit.parameters), fit.parameters)
+    return {
+        "recommendation_type": CHANGE,
+        "probability": None,  # nobody has measured how often advice is taken
+        "confidence_level": HIGH,  # it rests on what happened
+        "priority": _urgency(advice, n_now, policy),
+        "title": f"{_HEADS[advice]}: {title}",
+        "description": words.fill(entry.description, fit.parameters),
+        "natural_language_query": words.fill(entry.query_for(fit.parameters), fit.parameters),
+        "reasoning": f"{_sentence_of_now(entry, now, fired_now, words)} {_remedy(entry, advice, n_now, fit, words)}",
+        "reasons": [
+            {"kind": CHANGE, "advice": str(advice), "n_fired": n_now, "parameters": dict(now)},
+            _fit_reason(fit, policy),
+        ],
+    }
+
+
+def _priority(confidence: str, fit: Fit) -> str:
+    """Return the confidence, one level lower where the rule would have told nothing, or mostly what is told already."""
+    is_less = fit.fired["count"] == 0 or 2 * fit.n_known > fit.fired["count"]
+    return LEVELS[min(LEVELS.index(confidence) + is_less, 2)]
+
+
+def _urgency(advice: Advice, n_fired: int, policy: Policy) -> str:
+    if advice is Advice.LOOSEN or n_fired == 0:
+        return LOW
+    return HIGH if n_fired > 2 * policy.budget.of_a_rule else MEDIUM
+
+
+def _sentence_of_now(entry: AlertType, now: Parameters, fired: Json, words: Words) -> str:
+    query = words.fill(entry.query_for(now), now)
+    times = {0: "never fires", 1: "fires once"}.get(fired["count"], f"fires {words.count(fired['count'])} times")
+    return f"On your purchases of the last {fired['window_days']} days, your alert “{query}” {times}."
+
+
+def _remedy(entry: AlertType, advice: Advice, n_now: int, fit: Fit, words: Words) -> str:
+    dial = entry.dial.name
+    if advice is Advice.RETIRE:
+        return f"No other {_NUMBER_OF[dial]} would make it quiet." if n_now else "Your account lacks what it watches."
+    number = words.fill(f"{{{dial}:{_FORMAT_OF[dial]}}}", fit.parameters)
+    return _sentence_of_firings(fit.fired, words, subject=f"Above {number} it")
+
+
+def _why(entry: AlertType, evidence: Evidence, words: Words) -> list[str]:
+    """Return why, for the customer: their own spending, and what customers like them do."""
+    sentences = [words.fill(entry.evidence, evidence.features)] if evidence.features else []
+    cohort = similar_share(evidence.cohort_count, evidence.cohort_size)
+    if cohort is not None and evidence.cohort_count:
+        sentences.append(f"{cohort.sentence()}.")
+    if evidence.kind == DEFAULT:
+        sentences.append("It goes together with the alerts that you have.")
+    if evidence.kind == NEW_USER:
+        sentences.append(f"{words.share(evidence.probability)} of customers have this alert on.")
+    return sentences
+
+
+def _how_it_fits(entry: AlertType, fit: Fit, words: Words) -> list[str]:
+    is_known = fit.history_days or fit.fired["count"]
+    sentences = [_sentence_of_firings(fit.fired, words)] if is_known else []
+    if fit.n_known:
+        also = "that" if fit.fired["count"] == 1 else f"{words.count(fit.n_known)} of these"
+        sentences.append(f"Other alerts, yours or in this list, would have told you of {also} as well.")
+    if fit.basis in _FROM_OTHERS:
+        whose = _FROM_OTHERS[fit.basis].format(number=_NUMBER_OF[entry.dial.name])
+        sentences.append(f"{whose}, until more of your own purchases are known.")
+    return sentences
+
+
+def _sentence_of_firings(fired: Json, words: Words, *, subject: str = "It") -> str:
+    window = f"in the last {fired['window_days']} days"
+    if not fired["count"]:
+        return f"{subject} would not have fired {window}."
+    latest = fired["examples"][0]
+    what = ", ".join(filter(None, [latest["merchant"], words.money(latest["amount"])]))
+    on = f"on {words.date(date.fromisoformat(latest['date']))} ({what})"
+    if fired["count"] == 1:
+        return f"{subject} would have fired once {window}, {on}."
+    return f"{subject} would have fired {words.count(fired['count'])} times {window}, last {on}."
+
+
+def _reasons(entry: AlertType, evidence: Evidence) -> list[dict[str, Any]]:
+    """Return why, as numbers: each can be recomputed from the stored model and the user's transactions and rules."""
+    found: list[dict[str, Any]] = [
+        {
+            "kind": "popularity" if evidence.kind == NEW_USER else "model",
+            "probability": evidence.probability,
+            "low": evidence.low,
+            "high": evidence.high,
+        }
+    ]
+    if (cohort := similar_share(evidence.cohort_count, evidence.cohort_size)) is not None:
+        found.append({"kind": "similar_users", **cohort.to_json()})
+    if evidence.features:
+        own = {name: evidence.features[name] for name in entry.evidence_features}
+        found.append({"kind": "own_spending", **own})
+    return found
+
+
+def _fit_reason(fit: Fit, policy: Policy) -> dict[str, Any]:
+    return {
+        "kind": "fit",
+        "basis": fit.basis,
+        "history_days": fit.history_days,
+        "n_fired": fit.fired["count"],
+        "n_known": fit.n_known,
+        **{f"budget_{name}": value for name, value in asdict(policy.budget).items()},
+    }

@@ -1,0 +1,143 @@
+"""Probabilities and back-tests → the rules offered to each user, chosen as a set.
+
+Of the alerts that are probable enough, that one comes first whose value is highest: its probability, less for what the
+user's other rules and the offers before it tell already. Each is offered with the parameter that fits, within what its
+own budget and that of all rules of the user leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alertrec.backtests import BackTests, fit_steps
+from alertrec.catalog import BY_KEY, Parameters
+from alertrec.detectors import fixed_parameters
+from alertrec.ledger import Floats, Ints
+from alertrec.models.base import AlertMatrix, ScoreMatrix
+from alertrec.policy import Policy
+from alertrec.ranking import choose
+from alertrec.standing_rules import StandingRule
+
+# What a rule is worth all of whose firings others tell already, against one that tells only news.
+WORTH_OF_THE_KNOWN = 0.5
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A rule that fits a user who does not have it.
+
+    Attributes
+    ----------
+    alert : int
+        Column of the probability matrix.
+    dial : float
+        The number above which it fires, which `parameters` hold too.
+    parameters : mapping
+    fired : int array
+        Places in the ledger at which it would have fired in the window.
+    n_known : int
+        At how many of these another rule of the user, or an offer before it, would have fired too.
+    value : float
+        What it is ranked by.
+    """
+
+    alert: int
+    dial: float
+    parameters: Parameters
+    fired: Ints
+    n_known: int
+    value: float
+
+
+def choose_offers(
+    probabilities: ScoreMatrix,
+    exclude: AlertMatrix,
+    *,
+    alert_types: Sequence[str],
+    standing: Sequence[Sequence[StandingRule]],
+    first_dials: Floats,
+    tests: BackTests,
+    policy: Policy,
+) -> list[list[Offer]]:
+    """Return the offers of each user, the most valuable first.
+
+    Parameters
+    ----------
+    probabilities : float64 array, shape (n_users, n_alerts); NaN is never offered
+    exclude : bool array, shape (n_users, n_alerts); never offered
+    alert_types : the columns of these
+    standing : the rules that each user has
+    first_dials : float64 array, shape (n_users, n_alerts)
+        The least value of each dial that is tried; NaN where all are.
+    """
+    left = np.array([left_of_budget(rules, policy) for rules in standing], dtype=np.int64)
+    first = np.zeros(first_dials.shape, dtype=np.int64)
+    unfit = exclude.copy()
+    for column, alert_type in enumerate(alert_types):
+        if unfit[:, column].all():
+            continue
+        test = tests.of(alert_type)
+        first[:, column] = np.searchsorted(test.steps, np.nan_to_num(first_dials[:, column]))
+        allowed = np.minimum(left, policy.budget.of_a_rule)
+        unfit[:, column] |= ~test.can_fire | (fit_steps(test.counts, allowed, first[:, column]) < 0)
+    # Candidates are judged by what is promised, the probability; only their order is one of value.
+    candidates = choose(probabilities, policy.max_items, exclude=unfit, threshold=policy.threshold).alerts
+    return [
+        _in_order(
+            user,
+            {int(alert): float(probabilities[user, alert]) for alert in candidates[user] if alert >= 0},
+            told={int(entry) for rule in standing[user] for entry in rule.fired},
+            left=int(left[user]),
+            fitting=_Fitting(tests, alert_types, first[user], policy),
+        )
+        for user in range(len(probabilities))
+    ]
+
+
+def left_of_budget(rules: Sequence[StandingRule], policy: Policy) -> int:
+    """Return how many more firings the budget of a user allows beside the rules that are on."""
+    return max(0, policy.budget.of_a_user - sum(len(rule.fired) for rule in rules))
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    tests: BackTests
+    alert_types: Sequence[str]
+    first_steps: Ints
+    policy: Policy
+
+    def offer(self, user: int, alert: int, probability: float, *, told: set[int], left: int) -> Offer | None:
+        """Return an alert with the parameters that fit what is left; None where none do."""
+        alert_type = self.alert_types[alert]
+        test = self.tests.of(alert_type)
+        dial = test.fit(user, min(left, self.policy.budget.of_a_rule), int(self.first_steps[alert]))
+        if dial is None:
+            return None
+        fired = test.fired(user, dial)
+        n_known = sum(int(entry) in told for entry in fired)
+        known_share = n_known / len(fired) if len(fired) else 0.0
+        parameters = BY_KEY[alert_type].turned(fixed_parameters(self.tests.ledger, alert_type, user), dial)
+        return Offer(
+            alert, dial, parameters, fired, n_known, probability * (1 - (1 - WORTH_OF_THE_KNOWN) * known_share)
+        )
+
+
+def _in_order(user: int, candidates: dict[int, float], *, told: set[int], left: int, fitting: _Fitting) -> list[Offer]:
+    chosen: list[Offer] = []
+    while candidates:
+        fitted = {
+            alert: offer
+            for alert, probability in candidates.items()
+            if (offer := fitting.offer(user, alert, probability, told=told, left=left)) is not None
+        }
+        if not fitted:
+            break
+        best = max(fitted.values(), key=lambda offer: (offer.value, -offer.alert))
+        chosen.append(best)
+        told |= {int(entry) for entry in best.fired}
+        left -= len(best.fired)
+        candidates = {alert: candidates[alert] for alert in fitted if alert != best.alert}
+    return chosen
