@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tests.snapshots import check_texts
 
 from alertrec import fitting, service
 from alertrec.cards import CHANGE
@@ -25,6 +24,7 @@ from alertrec.wording import Words
 from alertrec.workspace import Workspace
 from tests.integration.rule_checks import check_user
 from tests.integration.worlds import Rows, load, offers_of, own_database, read_items, read_lists, workspace_on
+from tests.snapshots import check_texts
 
 AS_OF = datetime(2026, 10, 1, 23, 59, 59, tzinfo=UTC)
 
