@@ -24,6 +24,7 @@ from alertrec.judging import DEFAULT_NEIGHBORS, Judged, fit_model, judge_candida
 from alertrec.ledger import USER_ID
 from alertrec.promotion import is_due
 from alertrec.recommender import AlertRecommenderModel
+from alertrec.rules.usual import UsualDials
 from alertrec.schedule import TRAINING
 from alertrec.selection import Progress
 from alertrec.storage import jobs, models
@@ -31,7 +32,6 @@ from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedRun
 from alertrec.storage.models import ModelVersion
 from alertrec.training_data import TrainingData, read_training_data
-from alertrec.usual import UsualDials
 from alertrec.workspace import Workspace
 
 logger = logging.getLogger(__name__)

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from alertrec.advice import MAX_CHANGES, Change, advise
-from alertrec.backtests import BackTests, has_long_history, history_days, would_have_fired
-from alertrec.cards import CHANGE, LEVELS, Evidence, Fit, advice_card, offer_card
 from alertrec.catalog import ALERT_KEYS, BY_KEY
 from alertrec.feature_engineering import FEATURES, features_of
 from alertrec.labels import enabled_matrix
 from alertrec.ledger import USER_ID, Ledger
 from alertrec.models.base import AlertMatrix
-from alertrec.offers import Offer, choose_offers, left_of_budget
-from alertrec.policy import Policy
 from alertrec.recommender import AlertRecommenderModel
+from alertrec.rules.advice import MAX_CHANGES, Change, advise
+from alertrec.rules.backtests import BackTests, has_long_history, history_days, would_have_fired
+from alertrec.rules.cards import CHANGE, LEVELS, Evidence, Fit, advice_card, offer_card
+from alertrec.rules.offers import Offer, choose_offers, left_of_budget
+from alertrec.rules.policy import Policy
+from alertrec.rules.standing import StandingRule, standing_rules
+from alertrec.rules.starting_points import StartingPoints, starting_points
 from alertrec.scoring import Scores
-from alertrec.standing_rules import StandingRule, standing_rules
-from alertrec.starting_points import StartingPoints, starting_points
 
 # Recommendations of one user, alert and model are the same recommendation, however often its list is renewed: a
 # card that a browser still shows stays answerable.

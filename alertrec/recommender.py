@@ -19,9 +19,9 @@ from alertrec.feature_engineering import SIMILARITY_FEATURES
 from alertrec.models.base import AlertMatrix, FeatureMatrix, ScoreMatrix, refuse_below
 from alertrec.models.knn import KNeighbours, Neighbours
 from alertrec.ranking import choose
+from alertrec.rules.usual import UsualDials
 from alertrec.scoring import COHORT, Columns, Scorer, Scores
 from alertrec.user_frames import feature_matrix, label_matrix, row_of_user, user_ids_of
-from alertrec.usual import UsualDials
 
 if TYPE_CHECKING:
     from alertrec.user_frames import UserFrame

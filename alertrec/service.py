@@ -13,7 +13,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from alertrec.cards import CHANGE
 from alertrec.errors import (
     DataError,
     ModelStoreError,
@@ -28,6 +27,7 @@ from alertrec.labels import enabled_matrix
 from alertrec.lists import Edition, Lists, build_lists
 from alertrec.live import brought_forward
 from alertrec.recommender import AlertRecommenderModel
+from alertrec.rules.cards import CHANGE
 from alertrec.schedule import REFRESH
 from alertrec.storage import jobs, models
 from alertrec.storage.database import transient_errors

@@ -9,13 +9,13 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from alertrec.backtests import Budget, fitted_dials
 from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import NotEnoughDataError
 from alertrec.feature_engineering import FEATURES, features_of
 from alertrec.labels import enabled_matrix, heuristic_matrix
 from alertrec.ledger import USER_ID, Floats, Ledger
 from alertrec.models.base import AlertMatrix
+from alertrec.rules.backtests import Budget, fitted_dials
 from alertrec.selection import Population, Progress
 from alertrec.storage.source import UserRange
 from alertrec.workspace import Workspace

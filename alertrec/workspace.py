@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from alertrec.backtests import Budget
 from alertrec.errors import ConfigError, ModelStoreError, NoChampionError
 from alertrec.live import Live
 from alertrec.model_store import ModelStore
-from alertrec.policy import Policy
 from alertrec.recommender import AlertRecommenderModel
+from alertrec.rules.backtests import Budget
+from alertrec.rules.policy import Policy
 from alertrec.settings import Settings
 from alertrec.storage import models
 from alertrec.storage.database import create_engine

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from alertrec.backtests import BackTests
 from alertrec.catalog import ALERT_KEYS
 from alertrec.feature_engineering import FEATURES
 from alertrec.ledger import USER_ID, Ledger
 from alertrec.lists import Edition, Lists, build_lists
-from alertrec.policy import Policy
 from alertrec.recommender import AlertRecommenderModel
-from alertrec.standing_rules import RULES_SCHEMA, StandingRule, standing_rules
-from alertrec.usual import UsualDials
+from alertrec.rules.backtests import BackTests
+from alertrec.rules.policy import Policy
+from alertrec.rules.standing import RULES_SCHEMA, StandingRule, standing_rules
+from alertrec.rules.usual import UsualDials
 from tests.strategies import TRANSACTIONS_SCHEMA, USERS_SCHEMA
 
 AS_OF = datetime(2026, 3, 15, 12, tzinfo=UTC)  # a Sunday

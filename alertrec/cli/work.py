@@ -113,7 +113,7 @@ def print_list(
     user: str, recommendation_type: str, items: Any, explanations: Mapping[str, Explanation] = MappingProxyType({})
 ) -> None:
     """Print what a user is offered and why."""
-    from alertrec.cards import CHANGE
+    from alertrec.rules.cards import CHANGE
 
     console.print(f"\n[bold]{escape(user)}[/]  [dim]{recommendation_type}[/]", highlight=False)
     if not items:

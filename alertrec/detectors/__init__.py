@@ -11,9 +11,9 @@ from alertrec.catalog import BY_KEY, Parameters
 from alertrec.detectors import kinds
 from alertrec.detectors.events import Events, in_window
 from alertrec.detectors.kinds import DETECTORS
+from alertrec.detectors.parameters import checked
 from alertrec.detectors.streams import recurring_streams
 from alertrec.ledger import USER_ID, Ledger, Mask
-from alertrec.rule_parameters import checked
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,9 @@ import polars as pl
 
 from alertrec.catalog import Parameters
 from alertrec.detectors.events import Events
+from alertrec.detectors.parameters import SCOPES
 from alertrec.detectors.runs import is_first, running_total, starts_of
 from alertrec.ledger import UNITS, Floats, Ints, Ledger, Mask, place
-from alertrec.rule_parameters import SCOPES
 from alertrec.transactions import BALANCE_RAISED_BY
 
 Detector = Callable[[Ledger, Parameters], Events]

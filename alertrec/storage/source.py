@@ -38,7 +38,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from alertrec.action_types import DISMISSED, RULE_ACTIONS, SWITCHED_ON
 from alertrec.feature_engineering import HISTORY_DAYS
-from alertrec.standing_rules import RULES_SCHEMA
+from alertrec.rules.standing import RULES_SCHEMA
 from alertrec.storage.frames import read_frame
 from alertrec.storage.tables import alert_actions, source_metadata
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from alertrec.rule_texts import parameters_of
+from alertrec.rules.texts import parameters_of
 from tests.rule_oracle import WINDOW_DAYS, History
 
 DAYS_PER_MONTH = 30

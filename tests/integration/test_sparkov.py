@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 
 from alertrec import fitting, service
-from alertrec.cards import CHANGE
 from alertrec.catalog import ALERT_KEYS, classify
 from alertrec.embedded import Servers
 from alertrec.feature_engineering import build_user_features
 from alertrec.labels import enabled_matrix
 from alertrec.recommender import AlertRecommenderModel
+from alertrec.rules.cards import CHANGE
 from alertrec.sample_bank import SampleBank
 from alertrec.storage import models
 from alertrec.wording import Words

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, RowMapping, select, text
 
 from alertrec import fitting
-from alertrec.cards import CHANGE
 from alertrec.embedded import Servers
 from alertrec.importing import import_files
+from alertrec.rules.cards import CHANGE
 from alertrec.sample_bank import SampleBank, make_sample_bank
 from alertrec.settings import Settings
 from alertrec.storage import models

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from alertrec.backtests import BackTests, Budget, fit_steps
 from alertrec.catalog import ALERT_KEYS, ALERT_TYPES, BY_KEY
 from alertrec.labels import resolve_alert_type
 from alertrec.ledger import Ledger
 from alertrec.lists import Edition, Lists, build_lists
-from alertrec.policy import Policy
-from alertrec.rule_texts import parameters_of
+from alertrec.rules.backtests import BackTests, Budget, fit_steps
+from alertrec.rules.policy import Policy
+from alertrec.rules.texts import parameters_of
 from alertrec.wording import Words
 from tests.histories import AWAY, LARGE, NEW, decoded, rules_frame, small_model
 from tests.property.test_detectors import frames, rule_banks

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alertrec.catalog import ALERT_KEYS, ALERT_TYPES, AlertType, classify
+from alertrec.detectors.parameters import _CHOICES, checked
 from alertrec.errors import DataError
-from alertrec.rule_parameters import _CHOICES, checked
-from alertrec.rule_texts import from_text, parameters_of
+from alertrec.rules.texts import from_text, parameters_of
 from alertrec.wording import Words
 from tests.strategies import laws
 

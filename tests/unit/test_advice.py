@@ -6,9 +6,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from alertrec.advice import Advice, Change, advise
-from alertrec.backtests import BackTests, Budget
 from alertrec.catalog import ALERT_KEYS
+from alertrec.rules.advice import Advice, Change, advise
+from alertrec.rules.backtests import BackTests, Budget
 from tests.histories import (
     AWAY,
     DIVERSITY,

@@ -16,9 +16,8 @@ PACKAGE = ROOT / "alertrec"
 LAYERS = (
     "errors catalog settings task_names action_types transactions schedule merchants wording",
     "ledger feature_engineering labels models ranking calibration evaluation explanation drift gates recurring "
-    "detectors rule_parameters rule_texts backtests usual sample_bank artifacts reporting user_frames",
-    "recommender scoring selection policy standing_rules offers advice cards starting_points lists model_store "
-    "storage llm",
+    "detectors sample_bank artifacts reporting user_frames",
+    "recommender scoring selection rules lists model_store storage llm",
     "workspace live importing exporting training_data judging fitting promotion service actions upkeep experiments "
     "monitoring watching",
     "embedded runtime flower_access",

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alertrec.backtests import (
+from alertrec.catalog import ALERT_KEYS, BY_KEY
+from alertrec.rules.backtests import (
     BackTest,
     BackTests,
     Budget,
@@ -16,7 +17,6 @@ from alertrec.backtests import (
     history_days,
     would_have_fired,
 )
-from alertrec.catalog import ALERT_KEYS, BY_KEY
 from tests.histories import AS_OF, AWAY, LARGE, LIMIT, LONG_AGO, NEW, USER, VOLUME, Row, bought, ledger
 
 A_MICROSECOND = 1 / 86_400_000_000

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from alertrec.advice import Advice
-from alertrec.cards import Basis, Evidence, Fit, advice_card, offer_card
 from alertrec.catalog import BY_KEY
 from alertrec.feature_engineering import FEATURES
-from alertrec.policy import Policy
+from alertrec.rules.advice import Advice
+from alertrec.rules.cards import Basis, Evidence, Fit, advice_card, offer_card
+from alertrec.rules.policy import Policy
 from alertrec.wording import Words
 from tests.histories import (
     AWAY,

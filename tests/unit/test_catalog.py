@@ -8,8 +8,8 @@ import pytest
 
 from alertrec.catalog import ALERT_KEYS, ALERT_TYPES, BY_KEY, CATEGORIES, AlertType, classify
 from alertrec.detectors import DETECTORS
+from alertrec.detectors.parameters import checked
 from alertrec.feature_engineering import FEATURES
-from alertrec.rule_parameters import checked
 from alertrec.wording import Words
 
 ROOT = Path(__file__).parents[2]

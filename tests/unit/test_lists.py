@@ -13,8 +13,8 @@ from alertrec.catalog import ALERT_KEYS, BY_KEY, CATEGORIES
 from alertrec.feature_engineering import FEATURES, build_user_features
 from alertrec.labels import enabled_matrix
 from alertrec.lists import Edition, Lists, build_lists
-from alertrec.policy import Policy
 from alertrec.recommender import AlertRecommenderModel
+from alertrec.rules.policy import Policy
 from alertrec.wording import Words
 
 AS_OF = datetime(2026, 3, 15, 12, tzinfo=UTC)

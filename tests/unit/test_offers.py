@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alertrec.backtests import BackTests, Budget
 from alertrec.catalog import ALERT_KEYS
-from alertrec.offers import Offer, choose_offers, left_of_budget
-from alertrec.policy import Policy
+from alertrec.rules.backtests import BackTests, Budget
+from alertrec.rules.offers import Offer, choose_offers, left_of_budget
+from alertrec.rules.policy import Policy
 from tests.histories import (
     AWAY,
     DIVERSITY,

@@ -8,9 +8,9 @@ import pytest
 
 from alertrec.catalog import ALERT_TYPES, BY_KEY, AlertType
 from alertrec.detectors import DETECTORS
+from alertrec.detectors.parameters import _CHOICES, checked
 from alertrec.errors import DataError
-from alertrec.rule_parameters import _CHOICES, checked
-from alertrec.rule_texts import from_text, parameters_of
+from alertrec.rules.texts import from_text, parameters_of
 
 SPENDER, VOLUME, DIVERSITY, LIMIT, LARGE, MERCHANT, LOCATION, SUBSCRIPTION = BY_KEY
 each_type = pytest.mark.parametrize("entry", ALERT_TYPES, ids=lambda entry: entry.key)

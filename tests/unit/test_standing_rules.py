@@ -3,8 +3,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from alertrec.backtests import BackTests
-from alertrec.standing_rules import StandingRule, standing_rules
+from alertrec.rules.backtests import BackTests
+from alertrec.rules.standing import StandingRule, standing_rules
 from tests.histories import AWAY, LARGE, LONG_AGO, RECURRING, USER, VOLUME, Row, bought, ledger, rule, rules_frame
 
 TESTS = BackTests(

@@ -11,8 +11,8 @@ from alertrec.catalog import ALERT_KEYS, BY_KEY
 from alertrec.feature_engineering import FEATURES
 from alertrec.ledger import USER_ID
 from alertrec.recommender import AlertRecommenderModel
-from alertrec.starting_points import StartingPoints, starting_points
-from alertrec.usual import UsualDials
+from alertrec.rules.starting_points import StartingPoints, starting_points
+from alertrec.rules.usual import UsualDials
 from tests.histories import (
     LARGE,
     LIMIT,

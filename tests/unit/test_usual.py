@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alertrec.usual import UsualDials, lower_medians
+from alertrec.rules.usual import UsualDials, lower_medians
 
 NAN = np.nan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from alertrec.backtests import Budget
+from alertrec.rules.backtests import Budget
 from alertrec.wording import Words
 
 

@@ -14,8 +14,8 @@ from functools import lru_cache
 from babel.numbers import is_currency
 
 from alertrec.catalog import BY_KEY, AlertType, Parameters
+from alertrec.detectors.parameters import Value, checked
 from alertrec.errors import DataError
-from alertrec.rule_parameters import Value, checked
 
 _MAX_LENGTH = 1_000  # of a text; a longer one is no rule
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Literal
 
-from alertrec.advice import Advice
 from alertrec.calibration import confidence_level
 from alertrec.catalog import AlertType, Parameters
 from alertrec.explanation.cohort import similar_share
-from alertrec.policy import Policy
+from alertrec.rules.advice import Advice
+from alertrec.rules.policy import Policy
 from alertrec.scoring import DEFAULT, NEW_USER
 from alertrec.wording import Words
 

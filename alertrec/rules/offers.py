@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alertrec.backtests import BackTests, fit_steps
 from alertrec.catalog import BY_KEY, Parameters
 from alertrec.detectors import fixed_parameters
 from alertrec.ledger import Floats, Ints
 from alertrec.models.base import AlertMatrix, ScoreMatrix
-from alertrec.policy import Policy
 from alertrec.ranking import choose
-from alertrec.standing_rules import StandingRule
+from alertrec.rules.backtests import BackTests, fit_steps
+from alertrec.rules.policy import Policy
+from alertrec.rules.standing import StandingRule
 
 # What a rule is worth all of whose firings others tell already, against one that tells only news.
 WORTH_OF_THE_KNOWN = 0.5

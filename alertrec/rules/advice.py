@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from alertrec.backtests import BackTests
 from alertrec.catalog import BY_KEY, Parameters
 from alertrec.ledger import Ints
-from alertrec.policy import Policy
-from alertrec.standing_rules import StandingRule
+from alertrec.rules.backtests import BackTests
+from alertrec.rules.policy import Policy
+from alertrec.rules.standing import StandingRule
 
 MAX_CHANGES = 2
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from alertrec.cards import Basis
 from alertrec.catalog import BY_KEY
 from alertrec.ledger import Floats, Mask
 from alertrec.recommender import AlertRecommenderModel
-from alertrec.usual import UsualDials
+from alertrec.rules.cards import Basis
+from alertrec.rules.usual import UsualDials
 
 OWN: Basis = "own_history"
 _SOURCES: tuple[Basis, ...] = ("similar_users", "population", "catalogue")

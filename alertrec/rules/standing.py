@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from alertrec.backtests import BackTests
 from alertrec.catalog import BY_KEY, Parameters
 from alertrec.labels import resolve_alert_type
 from alertrec.ledger import USER_ID, Ints
-from alertrec.rule_texts import parameters_of
+from alertrec.rules.backtests import BackTests
+from alertrec.rules.texts import parameters_of
 
 RULES_SCHEMA = {
     "user_id": pl.String,
