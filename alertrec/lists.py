@@ -83,19 +83,20 @@ def build_lists(
         tests=known.tests,
         policy=edition.policy,
     )
-    items = []
+    items, n_items = [], []
     for user, mine in enumerate(offers):
         cards = [_offer_item(known, user, offer, edition) for offer in mine]
         changes = known.changes(user, mine, edition.policy)[: edition.policy.max_items - len(mine)]
         cards += [_change_item(known, change, edition) for change in changes]
         cards.sort(key=lambda card: LEVELS.index(card["priority"]))  # stable: of one priority, the more valuable first
         items += [{"user_id": known.user_ids[user], "rank": rank, **card} for rank, card in enumerate(cards, start=1)]
+        n_items.append(len(cards))
     rows = pl.DataFrame(items, schema=_ITEM_SCHEMA).with_columns(
         model_version=pl.lit(edition.model_version),
         generated_at=pl.lit(edition.generated_at),
         expires_at=pl.lit(edition.expires_at),
     )
-    return Lists(lists=_list_rows(known, rows, edition), items=rows)
+    return Lists(lists=_list_rows(known, n_items, edition), items=rows)
 
 
 @dataclass(frozen=True)
@@ -176,20 +177,14 @@ class _Known:
         )
 
 
-def _list_rows(known: _Known, items: pl.DataFrame, edition: Edition) -> pl.DataFrame:
-    return (
-        pl.DataFrame(
-            {"user_id": known.user_ids, "recommendation_type": known.scores.kinds},
-            schema=dict.fromkeys(("user_id", "recommendation_type"), pl.String),
-        )
-        .join(items.group_by("user_id").agg(n_items=pl.len().cast(pl.Int64)), on="user_id", how="left")
-        .with_columns(
-            n_items=pl.col("n_items").fill_null(0),
-            model_version=pl.lit(edition.model_version),
-            generated_at=pl.lit(edition.generated_at),
-            expires_at=pl.lit(edition.expires_at),
-            as_of=pl.lit(edition.as_of),
-        )
+def _list_rows(known: _Known, n_items: list[int], edition: Edition) -> pl.DataFrame:
+    columns = {"user_id": known.user_ids, "recommendation_type": known.scores.kinds, "n_items": n_items}
+    schema = {"user_id": pl.String, "recommendation_type": pl.String, "n_items": pl.Int64}
+    return pl.DataFrame(columns, schema=schema).with_columns(
+        model_version=pl.lit(edition.model_version),
+        generated_at=pl.lit(edition.generated_at),
+        expires_at=pl.lit(edition.expires_at),
+        as_of=pl.lit(edition.as_of),
     )
 
 

@@ -14,10 +14,15 @@ from alertrec.settings import Settings, variable_name
 
 README = Path(__file__).parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+DOCUMENTS = [README, *sorted((README.parent / "docs").glob("*.md"))]
+SNIPPETS = [
+    pytest.param(snippet, id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, snippet in enumerate(re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), flags=re.DOTALL))
+]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+@pytest.mark.parametrize("snippet", SNIPPETS)
 def test_each_python_example_runs_and_prints_what_it_says(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(snippet, str(README), "exec"), {})  # noqa: S102  # our own README
     promised = re.findall(r"print\(.*\)  # (.*)", snippet)
@@ -25,7 +30,7 @@ def test_each_python_example_runs_and_prints_what_it_says(snippet: str, capsys: 
 
 
 def test_there_is_an_example_that_prints() -> None:
-    assert any("print(" in snippet for snippet in SNIPPETS)
+    assert any("print(" in snippet for parameter in SNIPPETS for snippet in parameter.values)
 
 
 def test_the_table_of_settings_is_the_settings() -> None:
