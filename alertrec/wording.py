@@ -6,7 +6,7 @@ The sentences are English; what is put into them follows the locale.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -60,24 +60,23 @@ class Words:
 
     def money(self, amount: float) -> str:
         """Return an amount with the currency's number of decimals, none where it is whole: "$250", "1.234,50 €"."""
-        return _money(self.locale, self.currency, float(amount))
+        return _said(self, amount, "money")
 
     def count(self, number: float) -> str:
         """Return a number rounded to a whole one, such as "1,200"."""
-        return format_decimal(round(number), locale=self.locale)
+        return _said(self, number, "count")
 
     def percent(self, percent: float) -> str:
         """Return a number of percent with at most two decimals: 70 gives "70%", 12.5 gives "12.5%"."""
-        exact = Decimal(str(round(float(percent), 2))) / 100
-        return format_percent(exact, locale=self.locale, decimal_quantization=False)
+        return _said(self, percent, "percent")
 
     def share(self, share: float) -> str:
         """Return a share as whole percent: 0.704 gives "70%"."""
-        return format_percent(float(share), locale=self.locale)
+        return _said(self, share, "share")
 
     def date(self, day: date) -> str:
         """Return a date of medium length, such as "Sep 12, 2026"."""
-        return format_date(day, format="medium", locale=self.locale)
+        return _said(self, day, "date")
 
     def fill(self, template: str, values: Mapping[str, Any]) -> str:
         """Return a template with its values put in.
@@ -96,22 +95,13 @@ class Words:
             Where a value is missing; where a format is none of these.
         """
         return "".join(
-            literal if name is None else literal + self._said(values[name], spec)
+            literal if name is None else literal + _said(self, values[name], spec)
             for literal, name, spec in _parts(template)
         )
-
-    def _said(self, value: Any, spec: str) -> str:
-        if spec in _FORMATS:
-            return str(getattr(self, spec)(value))
-        if spec:
-            raise ValueError(f"unknown format {spec!r} in a template; expected one of {', '.join(_FORMATS)}, or none")
-        return str(value)
 
 
 # CLDR asks for a space between a currency's letters and the number, "CHF 250", which Babel leaves out.
 _CODE_AT_NUMBER = re.compile(r"(?<=[^\W\d_])(?=\d)")
-
-_FORMATS = ("money", "count", "percent", "share", "date")
 
 
 @lru_cache(maxsize=1024)
@@ -120,10 +110,23 @@ def _parts(template: str) -> tuple[tuple[str, str | None, str], ...]:
     return tuple((literal, name, spec or "") for literal, name, spec, _ in Formatter().parse(template))
 
 
-# Babel takes some 15 us a call, and a batch says the same round thresholds over and over.
-@lru_cache(maxsize=65_536)
-def _money(locale: str, currency: str, amount: float) -> str:
-    rounded = round(amount, get_currency_precision(currency)) + 0.0  # there is no -$0
+# Babel takes some 15 us a call, and a batch says the same numbers over and over.
+@lru_cache(maxsize=65_536, typed=True)
+def _said(words: Words, value: Any, spec: str) -> str:
+    if spec in _FORMATS:
+        return _FORMATS[spec](_locale(words.locale), words.currency, value)
+    if spec:
+        raise ValueError(f"unknown format {spec!r} in a template; expected one of {', '.join(_FORMATS)}, or none")
+    return str(value)
+
+
+@lru_cache(maxsize=128)
+def _locale(name: str) -> Locale:
+    return Locale.parse(name)
+
+
+def _money(locale: Locale, currency: str, amount: float) -> str:
+    rounded = round(float(amount), get_currency_precision(currency)) + 0.0  # there is no -$0
     if rounded.is_integer():
         said = format_currency(rounded, currency, format=_whole_money(locale), locale=locale, currency_digits=False)
     else:
@@ -131,7 +134,32 @@ def _money(locale: str, currency: str, amount: float) -> str:
     return _CODE_AT_NUMBER.sub("\u00a0", said)
 
 
-@lru_cache(maxsize=128)
-def _whole_money(locale: str) -> str:
+def _whole_money(locale: Locale) -> str:
     """Return the locale's pattern for money without its decimals."""
-    return str(Locale.parse(locale).currency_formats["standard"].pattern).replace(".00", "")
+    return str(locale.currency_formats["standard"].pattern).replace(".00", "")
+
+
+def _count(locale: Locale, _: str, number: float) -> str:
+    return format_decimal(round(number), locale=locale)
+
+
+def _percent(locale: Locale, _: str, percent: float) -> str:
+    exact = Decimal(str(round(float(percent), 2))) / 100
+    return format_percent(exact, locale=locale, decimal_quantization=False)
+
+
+def _share(locale: Locale, _: str, share: float) -> str:
+    return format_percent(float(share), locale=locale)
+
+
+def _date(locale: Locale, _: str, day: date) -> str:
+    return format_date(day, format="medium", locale=locale)
+
+
+_FORMATS: Mapping[str, Callable[[Locale, str, Any], str]] = {
+    "money": _money,
+    "count": _count,
+    "percent": _percent,
+    "share": _share,
+    "date": _date,
+}

@@ -62,11 +62,15 @@ def fit_steps(counts: Ints, allowed: int | Ints, first: int | Ints = 0) -> Ints:
     int array, shape (n_users,)
         Indices of steps; -1 where none keeps within it.
     """
-    worst = np.maximum.accumulate(counts[:, ::-1], axis=1)[:, ::-1]
     from_first = np.arange(counts.shape[1]) >= np.reshape(first, (-1, 1))
-    within = (worst <= np.reshape(allowed, (-1, 1))) & from_first
+    within = (worst_from(counts) <= np.reshape(allowed, (-1, 1))) & from_first
     firing = within & (counts > 0)
     return np.where(firing.any(axis=1), firing.argmax(axis=1), np.where(within.any(axis=1), within.argmax(axis=1), -1))
+
+
+def worst_from(counts: Ints) -> Ints:
+    """Return how often each step of a dial, or any step above it, would have fired at most; of the same shape."""
+    return np.maximum.accumulate(counts[:, ::-1], axis=1)[:, ::-1]
 
 
 class BackTest:
@@ -94,6 +98,10 @@ class BackTest:
         """How often each step of the dial would have fired, shape (n_users, n_steps)."""
         return self._events.counts(self._user, self._ledger.n_users, self.steps)
 
+    @cached_property
+    def _worst(self) -> Ints:
+        return worst_from(self.counts)
+
     def fired(self, user: int, dial: float) -> Ints:
         """Return the places in the ledger at which the rule would have fired for one user, by time."""
         mine = slice(self._bounds[user], self._bounds[user + 1])
@@ -102,8 +110,12 @@ class BackTest:
 
     def fit(self, user: int, allowed: int, first: int = 0) -> float | None:
         """Return the value of the dial that fits one user, see `fit_steps`; None where none does."""
-        step = int(fit_steps(self.counts[user : user + 1], allowed, first)[0])
-        return self.steps[step] if step >= 0 else None
+        # The same on one row, for a tenth of the time: lists are made one user after the other.
+        step = max(first, int(np.count_nonzero(self._worst[user] > allowed)))
+        if step == len(self.steps):
+            return None
+        firing = self.counts[user, step:].nonzero()[0]
+        return self.steps[step + firing[0]] if len(firing) else self.steps[step]
 
 
 class BackTests:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
@@ -217,5 +217,6 @@ def _fit_reason(fit: Fit, policy: Policy) -> dict[str, Any]:
         "history_days": fit.history_days,
         "n_fired": fit.fired["count"],
         "n_known": fit.n_known,
-        **{f"budget_{name}": value for name, value in asdict(policy.budget).items()},
+        "budget_per_rule": policy.budget.per_rule,
+        "budget_per_user": policy.budget.per_user,
     }
