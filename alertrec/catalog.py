@@ -72,7 +72,7 @@ class AlertType:
     title, description, query : str
         The offer, and the rule in a customer's words. Parameters stand in braces with a format of
         `alertrec.wording.Words`, such as `{amount:money}`.
-    title_of_any, query_of_any : str, optional
+    title_of_any, description_of_any, query_of_any : str, optional
         What takes their place where the amount is 0, which means any.
     evidence : str
         A sentence about the customer's own spending, with names of features in braces, formatted likewise.
@@ -100,6 +100,7 @@ class AlertType:
     parameters: Parameters = field(default_factory=lambda: MappingProxyType({}))
     heuristic: HeuristicLabel | None = None
     title_of_any: str | None = None
+    description_of_any: str | None = None
     query_of_any: str | None = None
 
     @cached_property
@@ -119,6 +120,12 @@ class AlertType:
     def title_for(self, parameters: Parameters) -> str:
         """Return the template of the title for such parameters."""
         return self.title_of_any if self.title_of_any and not parameters[self.dial.name] else self.title
+
+    def description_for(self, parameters: Parameters) -> str:
+        """Return the template of the description for such parameters."""
+        return (
+            self.description_of_any if self.description_of_any and not parameters[self.dial.name] else self.description
+        )
 
     def query_for(self, parameters: Parameters) -> str:
         """Return the template of the rule in a customer's words for such parameters."""
@@ -172,7 +179,7 @@ ALERT_TYPES: tuple[AlertType, ...] = (
         description="Tells you when your card is used more than {count:count} times in one day.",
         category=FRAUD_PROTECTION,
         query="Alert me if I make more than {count:count} transactions in a day",
-        evidence="Your busiest day had {daily_purchases_max:count} purchases.",
+        evidence="The most purchases that you made in a day: {daily_purchases_max:count}.",
         keywords=(
             rf"more than \d+ {_PURCHASE}s",
             rf"over \d+ {_PURCHASE}s",
@@ -195,7 +202,7 @@ ALERT_TYPES: tuple[AlertType, ...] = (
         description="Tells you when your card is used at more than {count:count} different merchants in one day.",
         category=MERCHANT_MONITORING,
         query="Alert me if I shop at over {count:count} different merchants in one day",
-        evidence="On your busiest day you bought at {daily_merchants_max:count} different merchants.",
+        evidence="The most different merchants that you bought at in a day: {daily_merchants_max:count}.",
         keywords=(
             rf"(?:more than|over) \d+ (?:different |distinct )?{_SHOP}s(?: \w+){{0,3}}",
             rf"different {_SHOP}s",
@@ -259,7 +266,8 @@ ALERT_TYPES: tuple[AlertType, ...] = (
         key="alert_new_merchant",
         title="First purchase at a merchant, over {amount:money}",
         title_of_any="First purchase at a merchant",
-        description="Tells you when your card is used at a merchant where it was not used before.",
+        description="Tells you about your first purchase at a merchant, if it is over {amount:money}.",
+        description_of_any="Tells you when your card is used at a merchant where it was not used before.",
         category=MERCHANT_MONITORING,
         query="Notify me when I make a purchase from a new merchant for more than {amount:money}",
         query_of_any="Notify me when I make a purchase from a new merchant",
@@ -280,7 +288,8 @@ ALERT_TYPES: tuple[AlertType, ...] = (
         key="alert_location_based",
         title="Purchases outside your home {scope} over {amount:money}",
         title_of_any="Purchases outside your home {scope}",
-        description="Tells you about purchases made outside your home {scope}.",
+        description="Tells you about purchases of more than {amount:money} made outside your home {scope}.",
+        description_of_any="Tells you about purchases made outside your home {scope}.",
         category=LOCATION_BASED,
         query="Alert me if a transaction happens outside my home {scope} for more than {amount:money}",
         query_of_any="Alert me if a transaction happens outside my home {scope}",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import polars as pl
 
-from alertrec.ledger import UNITS, USER_ID, Ledger
+from alertrec.ledger import UNITS, USER_ID, Ledger, place
 from alertrec.recurring import FREQUENCIES, STATUSES, Frequency, Status, Streams
 from alertrec.transactions import PURCHASE
 
@@ -109,7 +109,7 @@ def build_user_features(users_df: Frame, transactions_df: Frame, *, as_of: datet
 def features_of(ledger: Ledger) -> pl.DataFrame:
     """Build the features of every user of a ledger, as `build_user_features` returns them."""
     features = ledger.accounts.with_row_index("user")
-    homes = features.select("user", "address_state", "address_country")
+    homes = features.select("user", "home_state", "home_country")
     age = pl.lit(ledger.until, pl.Datetime("us")).sub(pl.col("at")).dt.total_seconds().truediv(SECONDS_PER_DAY)
     spending = ledger.spending.join(homes, on="user", maintain_order="left").with_columns(age.alias("age_days"))
     totals = spending.group_by("user").agg(*_amounts(), *_places(), *_rhythm())
@@ -142,9 +142,13 @@ def _amounts() -> Iterator[pl.Expr]:
 def _places() -> Iterator[pl.Expr]:
     # `ne` is null where either side is unknown, and `mean` leaves nulls out: a purchase without a place, as most
     # online ones are, says nothing about where the customer was.
+    # Another country is another state.
+    abroad = place(pl.col("merchant_country")).ne(pl.col("home_country"))
+    elsewhere = place(pl.col("merchant_state")).ne(pl.col("home_state"))
+    away = pl.when(pl.col("home_state").is_not_null()).then(pl.when(abroad).then(True).otherwise(elsewhere))
     yield from (
-        pl.col("merchant_state").ne(pl.col("address_state")).mean().alias("out_of_state_share"),
-        pl.col("merchant_country").ne(pl.col("address_country")).mean().alias("out_of_country_share"),
+        away.mean().alias("out_of_state_share"),
+        abroad.mean().alias("out_of_country_share"),
     )
 
 

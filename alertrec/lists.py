@@ -16,13 +16,13 @@ import polars as pl
 from alertrec.catalog import ALERT_KEYS, BY_KEY
 from alertrec.feature_engineering import FEATURES, features_of
 from alertrec.labels import enabled_matrix
-from alertrec.ledger import USER_ID, Ledger
+from alertrec.ledger import USER_ID, Ints, Ledger
 from alertrec.models.base import AlertMatrix
 from alertrec.recommender import AlertRecommenderModel
-from alertrec.rules.advice import MAX_CHANGES, Change, advise
-from alertrec.rules.backtests import BackTests, has_long_history, history_days, would_have_fired
+from alertrec.rules.advice import MAX_CHANGES, Advice, Change, loosen, quieten
+from alertrec.rules.backtests import BackTests, days_of_budget, history_days, knows_window, would_have_fired
 from alertrec.rules.cards import CHANGE, LEVELS, Evidence, Fit, advice_card, offer_card
-from alertrec.rules.offers import Offer, choose_offers, left_of_budget
+from alertrec.rules.offers import Offer, Room, choose_offers
 from alertrec.rules.policy import Policy
 from alertrec.rules.standing import StandingRule, standing_rules
 from alertrec.rules.starting_points import StartingPoints, starting_points
@@ -73,20 +73,23 @@ def build_lists(
     rules : frame of the rules that are on, as `standing_rules` takes it
     dismissed : frame with `user_id`, `alert_type`: what is not offered though the user lacks it, nor advised on
     """
+    policy = edition.policy
     known = _Known.of(Ledger.of(users, transactions, edition.as_of), rules, dismissed, model)
+    # Advice that makes rules quieter comes first: what a list says, taken as a whole, keeps to the budget.
+    quieter = [known.quieter(user, policy) for user in range(len(known.user_ids))]
     offers = choose_offers(
         known.scores.probabilities,
         known.enabled | known.away,
         alert_types=model.alert_columns,
-        standing=known.standing,
+        rooms=[known.room(user, changes, policy) for user, changes in enumerate(quieter)],
         first_dials=known.starts.dials,
         tests=known.tests,
-        policy=edition.policy,
+        threshold=policy.threshold,
     )
     items, n_items = [], []
     for user, mine in enumerate(offers):
+        changes = quieter[user] + known.louder(user, quieter[user], mine, policy)
         cards = [_offer_item(known, user, offer, edition) for offer in mine]
-        changes = known.changes(user, mine, edition.policy)[: edition.policy.max_items - len(mine)]
         cards += [_change_item(known, change, edition) for change in changes]
         cards.sort(key=lambda card: LEVELS.index(card["priority"]))  # stable: of one priority, the more valuable first
         items += [{"user_id": known.user_ids[user], "rank": rank, **card} for rank, card in enumerate(cards, start=1)]
@@ -113,6 +116,7 @@ class _Known:
     tests: BackTests
     standing: list[list[StandingRule]]
     starts: StartingPoints
+    knows_window: list[bool]
 
     @classmethod
     def of(cls, ledger: Ledger, rules: pl.DataFrame, dismissed: pl.DataFrame, model: AlertRecommenderModel) -> _Known:
@@ -123,7 +127,7 @@ class _Known:
         # A type that the catalogue has dropped since the training has no words to be offered in.
         gone = np.array([key not in BY_KEY for key in model.alert_columns])
         buys = (features["amount_count"] > 0).to_numpy()
-        tests = BackTests(ledger)
+        tests, knows = BackTests(ledger), knows_window(ledger)
         return cls(
             ledger=ledger,
             model=model,
@@ -134,17 +138,13 @@ class _Known:
             scores=model.score(features, enabled, known=buys),
             tests=tests,
             standing=standing_rules(rules, user_ids, tests),
-            starts=starting_points(model, features, knows_window=has_long_history(ledger)),
+            starts=starting_points(model, features, knows_window=knows),
+            knows_window=knows.tolist(),
         )
 
     @cached_property
     def user_ids(self) -> list[str]:
         return self.features[USER_ID].to_list()
-
-    @cached_property
-    def knows_window(self) -> list[bool]:
-        known: list[bool] = has_long_history(self.ledger).tolist()
-        return known
 
     @cached_property
     def history_days(self) -> list[int]:
@@ -155,13 +155,59 @@ class _Known:
     def _values(self) -> Any:
         return self.features.select(FEATURES).to_numpy()
 
-    def changes(self, user: int, offers: Sequence[Offer], policy: Policy) -> list[Change]:
-        left = left_of_budget(self.standing[user], policy) - sum(len(offer.fired) for offer in offers)
-        changes = advise(
-            self.standing[user], knows_window=self.knows_window[user], left=left, tests=self.tests, policy=policy
+    def quieter(self, user: int, policy: Policy) -> list[Change]:
+        """Return the advice that makes a user's rules keep to the budgets."""
+        days = days_of_budget(self.history_days[user])
+        return quieten(
+            self.standing[user],
+            of_a_rule=policy.budget.of_a_rule(days),
+            of_a_user=policy.budget.of_a_user(days),
+            tests=self.tests,
+            without=self._without_advice(user),
+        )[: policy.max_items]
+
+    def room(self, user: int, changes: Sequence[Change], policy: Policy) -> Room:
+        """Return what a user's rules, as they are advised to be, leave to offers."""
+        days = days_of_budget(self.history_days[user])
+        fired = self._fired_after(user, changes)
+        return Room(
+            n_items=policy.max_items - len(changes),
+            of_a_rule=policy.budget.of_a_rule(days),
+            left=max(0, policy.budget.of_a_user(days) - sum(map(len, fired))),
+            told={int(entry) for entries in fired for entry in entries},
         )
-        away = self.dismissed[user]
-        return [change for change in changes if not away[ALERT_KEYS.index(change.rule.alert_type)]][:MAX_CHANGES]
+
+    def louder(self, user: int, quieter: Sequence[Change], offers: Sequence[Offer], policy: Policy) -> list[Change]:
+        """Return the advice on rules that never fired, as far as list and budget have room for it."""
+        n_free = min(MAX_CHANGES, policy.max_items - len(offers)) - len(quieter)
+        if not self.knows_window[user] or n_free <= 0:
+            return []
+        room = self.room(user, quieter, policy)
+        left = max(0, room.left - sum(len(offer.fired) for offer in offers))
+        return loosen(
+            self.standing[user],
+            of_a_rule=room.of_a_rule,
+            left=left,
+            told=room.told,
+            tests=self.tests,
+            without={*self._without_advice(user), *(change.rule.alert_type for change in quieter)},
+        )[:n_free]
+
+    def _without_advice(self, user: int) -> set[str]:
+        return {key for key, is_away in zip(ALERT_KEYS, self.dismissed[user], strict=True) if is_away}
+
+    def _fired_after(self, user: int, changes: Sequence[Change]) -> list[Ints]:
+        """Return where each rule of a user fires, those that are to be changed as they would then."""
+        instead = {id(change.rule): change for change in changes}
+        nothing = np.empty(0, dtype=np.int64)
+        return [
+            rule.fired
+            if (change := instead.get(id(rule))) is None
+            else nothing
+            if change.advice is Advice.RETIRE
+            else change.fired
+            for rule in self.standing[user]
+        ]
 
     def evidence(self, user: int, alert: int) -> Evidence:
         scores = self.scores
@@ -173,6 +219,7 @@ class _Known:
             kind=scores.kinds[user],
             cohort_count=int(scores.cohort_count[user, alert]),
             cohort_size=int(scores.cohort_size[user]),
+            n_customers=int(self.model.card["n_users"]),
             features=dict(zip(FEATURES, self._values[user].tolist(), strict=True)) if buys else {},
         )
 

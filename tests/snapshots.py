@@ -46,13 +46,13 @@ def check_texts(item: Row, words: Words) -> None:
 
 def texts_of(item: Row, words: Words) -> dict[str, str]:
     """Return title, description, rule in words, and reasoning."""
-    title, query = _rule_in_words(item, item["parameters"], words)
+    title, description, query = _rule_in_words(item, item["parameters"], words)
     is_change = item["recommendation_type"] == "change"
     heads = {"tighten": "Fewer alerts: ", "loosen": "An alert that speaks up: ", "retire": "Switch off: "}
     sentences = _of_change(item, words) if is_change else _of_offer(item, words)
     return {
         "title": (heads[item["change"]["advice"]] if is_change else "") + title,
-        "description": _filled(BY_KEY[item["alert_type"]].description, item["parameters"], words),
+        "description": description,
         "natural_language_query": query,
         "reasoning": " ".join(sentences),
     }
@@ -66,7 +66,8 @@ def reason(item: Row, kind: str) -> Row | None:
 
 
 def _of_offer(item: Row, words: Words) -> Iterator[str]:
-    if own := reason(item, "own_spending"):
+    own, scope = reason(item, "own_spending"), item["parameters"].get("scope")
+    if own and list(own.values())[1] and scope != "country":  # of nothing, and of the state where the country counts
         yield _filled(BY_KEY[item["alert_type"]].evidence, own, words)
     similar = reason(item, "similar_users")
     if similar and similar["n_with_alert"]:
@@ -75,11 +76,12 @@ def _of_offer(item: Row, words: Words) -> Iterator[str]:
         yield f"{count} of the {of} customers most like you {verb} this alert on."
     if item["recommendation_type"] == "ml_default":
         yield "It goes together with the alerts that you have."
-    if item["recommendation_type"] == "new_user":
+    popularity = reason(item, "popularity")
+    if item["recommendation_type"] == "new_user" and popularity and popularity["n_customers"] >= 20:
         yield f"{words.share(item['probability'])} of customers have this alert on."
     fit, fired = _fit(item), item["would_have_fired"]
     if fit["history_days"] or fired["count"]:
-        yield _would_have_fired("It", fired, words)
+        yield _would_have_fired("It", item, words)
     if fit["n_known"]:
         also = "that" if fired["count"] == 1 else f"{words.count(fit['n_known'])} of these"
         yield f"Other alerts, yours or in this list, would have told you of {also} as well."
@@ -95,27 +97,38 @@ def _of_offer(item: Row, words: Words) -> Iterator[str]:
 def _of_change(item: Row, words: Words) -> Iterator[str]:
     change, dial = item["change"], _dial(item)
     n = change["fired"]["count"]
-    how_often = "never fires" if n == 0 else "fires once" if n == 1 else f"fires {words.count(n)} times"
-    query = _rule_in_words(item, change["parameters"], words)[1]
-    yield f"On your purchases of the last {change['fired']['window_days']} days, your alert “{query}” {how_often}."
-    if change["advice"] != "retire":
-        number = getattr(words, _FORMAT_OF[dial])(item["parameters"][dial])
-        yield _would_have_fired(f"Above {number} it", item["would_have_fired"], words)
-    elif n:
-        yield f"No other {_NUMBER_OF[dial]} would make it quiet."
+    how_often = f"would have fired {_times(n, words)}" if n else "would never have fired"
+    query = _rule_in_words(item, change["parameters"], words)[2]
+    yield f"Your alert “{query}” {how_often} {_window(item, words)}."
+    number = item["parameters"][dial]
+    if change["advice"] == "retire":
+        yield f"No {_NUMBER_OF[dial]} would make it quiet."
+    elif number:
+        yield _would_have_fired(f"Above {getattr(words, _FORMAT_OF[dial])(number)} it", item, words)
     else:
-        yield "Your account lacks what it watches."
+        yield _would_have_fired("With any amount it", item, words)
 
 
-def _would_have_fired(subject: str, fired: Row, words: Words) -> str:
-    window = f"in the last {fired['window_days']} days"
+def _would_have_fired(subject: str, item: Row, words: Words) -> str:
+    fired, window = item["would_have_fired"], _window(item, words)
     if fired["count"] == 0:
         return f"{subject} would not have fired {window}."
     last = fired["examples"][0]
     on = f"on {words.date(date.fromisoformat(last['date']))} ({_purchase(last, words)})"
     if fired["count"] == 1:
         return f"{subject} would have fired once {window}, {on}."
-    return f"{subject} would have fired {words.count(fired['count'])} times {window}, last {on}."
+    return f"{subject} would have fired {_times(fired['count'], words)} {window}, last {on}."
+
+
+def _times(n: int, words: Words) -> str:
+    return "once" if n == 1 else "twice" if n == 2 else f"{words.count(n)} times"
+
+
+def _window(item: Row, words: Words) -> str:
+    known, days = _fit(item)["history_days"], item["would_have_fired"]["window_days"]
+    if known >= days:
+        return f"in the last {days} days"
+    return "since your first purchase" + (f", {words.count(known)} days ago" if known > 1 else "")
 
 
 def _check_reasons(item: Row) -> None:
@@ -164,7 +177,7 @@ def _said(item: Row, words: Words) -> Iterator[str]:
         yield from (words.count(fired["count"]), str(fired["window_days"]))
     for example in _examples(item):
         yield from (words.date(date.fromisoformat(example["date"])), words.money(example["amount"]))
-    yield words.count(_fit(item)["n_known"])
+    yield from (words.count(_fit(item)[name]) for name in ("n_known", "history_days"))
     if similar := reason(item, "similar_users"):
         yield from (str(similar["n_with_alert"]), str(similar["n_customers"]))
     if popularity := reason(item, "popularity"):
@@ -184,15 +197,23 @@ def _examples(item: Row) -> list[Row]:
 
 def _purchase(example: Row, words: Words) -> str:
     amount = words.money(example["amount"])
-    return f"{example['merchant']}, {amount}" if example["merchant"] else amount
+    name = " ".join("".join(each if each.isprintable() else " " for each in example["merchant"] or "").split())
+    name = name if len(name) <= 40 else f"{name[:39].rstrip()}…"
+    return f"{name}, {amount}" if name else amount
 
 
-def _rule_in_words(item: Row, parameters: Row, words: Words) -> tuple[str, str]:
+def _rule_in_words(item: Row, parameters: Row, words: Words) -> tuple[str, str, str]:
+    """Return title, description and rule for some parameters."""
     entry = BY_KEY[item["alert_type"]]
     is_any = parameters[_dial(item)] == 0
     title = entry.title_of_any if is_any and entry.title_of_any else entry.title
     query = entry.query_of_any if is_any and entry.query_of_any else entry.query
-    return _filled(title, parameters, words), _filled(query, parameters, words)
+    description = entry.description_of_any if is_any and entry.description_of_any else entry.description
+    return (
+        _filled(title, parameters, words),
+        _filled(description, parameters, words),
+        _filled(query, parameters, words),
+    )
 
 
 def _dial(item: Row) -> str:

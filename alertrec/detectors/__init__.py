@@ -13,7 +13,7 @@ from alertrec.detectors.events import Events, in_window
 from alertrec.detectors.kinds import DETECTORS
 from alertrec.detectors.parameters import checked
 from alertrec.detectors.streams import recurring_streams
-from alertrec.ledger import USER_ID, Ledger, Mask
+from alertrec.ledger import USER_ID, Floats, Ledger, Mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ __all__ = [
     "firings",
     "fixed_parameters",
     "in_window",
+    "least_dials",
     "recurring_streams",
 ]
 
@@ -83,6 +84,11 @@ def detect(ledger: Ledger, alert_type: str, parameters: Parameters) -> Events:
 def can_fire(ledger: Ledger, alert_type: str, parameters: Parameters) -> Mask:
     """Return which accounts have what such a rule watches, shape (n_users,)."""
     return kinds.can_fire(ledger, BY_KEY[alert_type].detector, parameters)
+
+
+def least_dials(ledger: Ledger, alert_type: str) -> Floats:
+    """Return the least number above which rules of this type can fire as things stand, shape (n_users,)."""
+    return kinds.least_dials(ledger, BY_KEY[alert_type].detector)
 
 
 def fixed_parameters(ledger: Ledger, alert_type: str, user: int) -> Parameters:

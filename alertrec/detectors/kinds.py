@@ -127,6 +127,16 @@ def can_fire(ledger: Ledger, detector: str, parameters: Parameters) -> Mask:
     return np.ones(ledger.n_users, dtype=bool)
 
 
+def least_dials(ledger: Ledger, detector: str) -> Floats:
+    """Return the least number above which a rule can fire as things stand, -inf where any can; shape (n_users,).
+
+    A utilisation can pass only what is at or above the present one: below it, it would have to fall first.
+    """
+    if detector != utilization.__name__:
+        return np.full(ledger.n_users, -np.inf)
+    return 100.0 * ledger.accounts["credit_utilization"].to_numpy()
+
+
 def home_scope(ledger: Ledger, user: int) -> str:
     """Return the narrowest scope that is known of a user's home."""
     return COUNTRY if ledger.accounts["home_state"][user] is None else STATE

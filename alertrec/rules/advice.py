@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
 
 from alertrec.catalog import BY_KEY, Parameters
 from alertrec.ledger import Ints
 from alertrec.rules.backtests import BackTests
-from alertrec.rules.policy import Policy
 from alertrec.rules.standing import StandingRule
 
 MAX_CHANGES = 2
@@ -21,7 +22,7 @@ class Advice(StrEnum):
 
     TIGHTEN = "tighten"  # it fires too often: raise its number
     LOOSEN = "loosen"  # it never fired: lower its number
-    RETIRE = "retire"  # it fires too often at any number, or can never fire
+    RETIRE = "retire"  # it fires too often, at any number
 
 
 @dataclass(frozen=True)
@@ -42,47 +43,83 @@ class Change:
     fired: Ints
 
 
-def advise(
-    rules: Sequence[StandingRule], *, knows_window: bool, left: int, tests: BackTests, policy: Policy
+def quieten(
+    rules: Sequence[StandingRule], *, of_a_rule: int, of_a_user: int, tests: BackTests, without: Collection[str]
 ) -> list[Change]:
-    """Return what to change of one user's rules, the noisiest first; of several of one type, one.
+    """Return what would make one user's rules keep to the budgets, the noisiest first; one advice a type at most.
 
-    A rule that never fired, and would not have with any number, is left alone: it guards against what did not happen.
+    A rule is tightened to what it may fire by itself, or, where all of them together fire too often, to what the
+    others leave of it, if that is not nothing.
 
     Parameters
     ----------
-    knows_window : bool
-        Whether the user's history is as long as the window; if not, that a rule never fired says nothing.
-    left : int
-        How many more firings the budget of all the user's rules allows.
+    of_a_rule, of_a_user : int
+        How often one rule, and all of them, may have fired.
+    without : alert types on which nothing is said
     """
     found: dict[str, Change] = {}
+    total = sum(len(rule.fired) for rule in rules)
     for rule in sorted(rules, key=lambda rule: -len(rule.fired)):
-        if rule.parameters is None or rule.alert_type in found:
+        n_fired, spoken_of = len(rule.fired), {*found, *without}
+        if len(found) == MAX_CHANGES or rule.parameters is None or rule.alert_type in spoken_of:
             continue
-        change = _change(rule, knows_window=knows_window, left=left, tests=tests, policy=policy)
-        if change is not None:
+        is_noisy = n_fired > of_a_rule
+        allowed = of_a_rule if is_noisy else n_fired - max(0, total - of_a_user)
+        change = _quieter(rule, allowed, tests) if 0 <= allowed < n_fired else None
+        if change is not None and (is_noisy or len(change.fired)):
             found[rule.alert_type] = change
-            left -= max(0, len(change.fired) - len(rule.fired))
+            total -= n_fired - firings_after(change)
     return list(found.values())
 
 
-def _change(rule: StandingRule, *, knows_window: bool, left: int, tests: BackTests, policy: Policy) -> Change | None:
+def loosen(
+    rules: Sequence[StandingRule],
+    *,
+    of_a_rule: int,
+    left: int,
+    told: Collection[int],
+    tests: BackTests,
+    without: Collection[str],
+) -> list[Change]:
+    """Return which of one user's rules never fired though another number would have, and told something new.
+
+    A rule that would not have fired with any number is left alone: it guards against what did not happen.
+
+    Parameters
+    ----------
+    left : int
+        How many more firings the budget of all the user's rules allows.
+    told : places in the ledger at which other rules fire
+    """
+    found: dict[str, Change] = {}
+    for rule in rules:
+        if rule.parameters is None or len(rule.fired) or rule.alert_type in {*found, *without}:
+            continue
+        test = tests.of(rule.alert_type, rule.parameters)
+        dial = test.fit(rule.user, min(of_a_rule, left)) if test.can_fire[rule.user] else None
+        if dial is None or dial >= rule.dial:
+            continue
+        change = _turned(rule, Advice.LOOSEN, dial, tests)
+        if not set(change.fired.tolist()) <= set(told):
+            found[rule.alert_type] = change
+            left -= len(change.fired)
+    return list(found.values())
+
+
+def firings_after(change: Change) -> int:
+    """Return how often the rule would have fired if the advice is taken."""
+    return 0 if change.advice is Advice.RETIRE else len(change.fired)
+
+
+def _quieter(rule: StandingRule, allowed: int, tests: BackTests) -> Change | None:
     assert rule.parameters is not None
-    test, allowed = tests.of(rule.alert_type, rule.parameters), policy.budget.of_a_rule
-    if not test.can_fire[rule.user]:
-        return Change(rule, Advice.RETIRE, rule.parameters, rule.fired)
-    if len(rule.fired) > allowed:
-        dial = test.fit(rule.user, allowed, first=bisect_right(test.steps, rule.dial))
-        if dial is None:
-            return Change(rule, Advice.RETIRE, rule.parameters, rule.fired)
+    test = tests.of(rule.alert_type, rule.parameters)
+    dial = test.fit(rule.user, allowed, first=bisect_right(test.steps, rule.dial))
+    if dial is not None:
         return _turned(rule, Advice.TIGHTEN, dial, tests)
-    if len(rule.fired) == 0 and knows_window:
-        dial = test.fit(rule.user, min(allowed, left))
-        if dial is not None and dial < rule.dial:
-            change = _turned(rule, Advice.LOOSEN, dial, tests)
-            return change if len(change.fired) else None
-    return None
+    if len(test.fired(rule.user, np.inf)) <= allowed:
+        return None  # a number that is higher than people say would do
+    return Change(rule, Advice.RETIRE, rule.parameters, rule.fired)
 
 
 def _turned(rule: StandingRule, advice: Advice, dial: float, tests: BackTests) -> Change:

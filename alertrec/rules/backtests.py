@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alertrec.catalog import BY_KEY, AlertType, Parameters
-from alertrec.detectors import Events, can_fire, detect, in_window
+from alertrec.detectors import Events, can_fire, detect, in_window, least_dials
 from alertrec.ledger import MICROSECONDS_PER_DAY, Floats, Ints, Ledger, Mask
 
 WINDOW_DAYS = 90
@@ -31,15 +31,13 @@ class Budget:
     per_rule: float = 2.0
     per_user: float = 6.0
 
-    @property
-    def of_a_rule(self) -> int:
-        """The firings of one rule that the window allows."""
-        return _in_window(self.per_rule)
+    def of_a_rule(self, days: int = WINDOW_DAYS) -> int:
+        """Return the firings of one rule that so many days allow."""
+        return _in_days(self.per_rule, days)
 
-    @property
-    def of_a_user(self) -> int:
-        """The firings of all rules of a user that the window allows."""
-        return _in_window(self.per_user)
+    def of_a_user(self, days: int = WINDOW_DAYS) -> int:
+        """Return the firings of all rules of a user that so many days allow."""
+        return _in_days(self.per_user, days)
 
 
 def fit_steps(counts: Ints, allowed: int | Ints, first: int | Ints = 0) -> Ints:
@@ -82,12 +80,15 @@ class BackTest:
         Of the dial.
     can_fire : bool array, shape (n_users,)
         Whether an account has what the rule watches, such as a credit limit.
+    first_steps : int array, shape (n_users,)
+        The least step of the dial that can fire as things stand: of a utilisation, none below the present one.
     """
 
     def __init__(self, ledger: Ledger, alert_type: str, parameters: Parameters) -> None:
         entry: AlertType = BY_KEY[alert_type]
         self.steps: tuple[float, ...] = entry.dial.steps
         self.can_fire: Mask = can_fire(ledger, alert_type, parameters)
+        self.first_steps: Ints = np.searchsorted(self.steps, least_dials(ledger, alert_type), side="left")
         self._ledger = ledger
         self._events: Events = in_window(ledger, detect(ledger, alert_type, parameters), WINDOW_DAYS)
         self._user: Ints = ledger.user[self._events.entry]
@@ -103,16 +104,20 @@ class BackTest:
         return worst_from(self.counts)
 
     def fired(self, user: int, dial: float) -> Ints:
-        """Return the places in the ledger at which the rule would have fired for one user, by time."""
+        """Return the places in the ledger at which the rule would have fired for one user, by time.
+
+        With an infinite number, those at which it fires whatever its number.
+        """
         mine = slice(self._bounds[user], self._bounds[user + 1])
         low, high = self._events.low[mine], self._events.high[mine]
-        return self._events.entry[mine][(low <= dial) & (dial < high)]
+        fired = np.isinf(high) if np.isinf(dial) else (low <= dial) & (dial < high)
+        return self._events.entry[mine][fired]
 
     def fit(self, user: int, allowed: int, first: int = 0) -> float | None:
         """Return the value of the dial that fits one user, see `fit_steps`; None where none does."""
         # The same on one row, for a tenth of the time: lists are made one user after the other.
-        step = max(first, int(np.count_nonzero(self._worst[user] > allowed)))
-        if step == len(self.steps):
+        step = max(first, int(self.first_steps[user]), int(np.count_nonzero(self._worst[user] > allowed)))
+        if step >= len(self.steps):
             return None
         firing = self.counts[user, step:].nonzero()[0]
         return self.steps[step + firing[0]] if len(firing) else self.steps[step]
@@ -135,11 +140,14 @@ class BackTests:
         return self._made[key]
 
 
-def has_long_history(ledger: Ledger) -> Mask:
-    """Return whose first purchase is at least as old as the window, shape (n_users,)."""
-    if ledger.until is None:
-        return np.zeros(ledger.n_users, dtype=bool)
-    return np.asarray(ledger.first_at <= ledger.after(WINDOW_DAYS))
+def knows_window(ledger: Ledger) -> Mask:
+    """Return of whom the window tells: purchases as old as it, and some within it; shape (n_users,)."""
+    known = np.zeros(ledger.n_users, dtype=bool)
+    if ledger.until is not None:
+        since = ledger.after(WINDOW_DAYS)
+        known[ledger.user[ledger.purchases[ledger.at[ledger.purchases] > since]]] = True
+        known &= ledger.first_at <= since
+    return known
 
 
 def history_days(ledger: Ledger) -> Ints:
@@ -158,10 +166,11 @@ def fitted_dials(ledger: Ledger, alert_types: tuple[str, ...], budget: Budget) -
         NaN where the history is shorter than the window, or no value keeps within the budget.
     """
     dials = np.full((ledger.n_users, len(alert_types)), np.nan)
-    known = has_long_history(ledger)
+    known = knows_window(ledger)
     tests = BackTests(ledger)
     for column, alert_type in enumerate(alert_types):
-        steps = fit_steps(tests.of(alert_type).counts, budget.of_a_rule)
+        test = tests.of(alert_type)
+        steps = fit_steps(test.counts, budget.of_a_rule(), test.first_steps)
         fitted = known & (steps >= 0)
         dials[fitted, column] = np.asarray(BY_KEY[alert_type].dial.steps)[steps[fitted]]
     return dials
@@ -192,5 +201,10 @@ def _example(ledger: Ledger, entry: int) -> Mapping[str, Any]:
     }
 
 
-def _in_window(per_month: float) -> int:
-    return math.floor(per_month * WINDOW_DAYS / BUDGET_MONTH_DAYS + 1e-9)  # 0.1 a month in 300 days is 1, not 0.99…
+def days_of_budget(history_days: int) -> int:
+    """Return for how many days of the window the budget of a user counts: those that are known, a month at least."""
+    return min(max(history_days, BUDGET_MONTH_DAYS), WINDOW_DAYS)
+
+
+def _in_days(per_month: float, days: int) -> int:
+    return math.floor(per_month * days / BUDGET_MONTH_DAYS + 1e-9)  # 0.1 a month in 300 days is 1, not 0.99…

@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 from alertrec.calibration import confidence_level
 from alertrec.catalog import AlertType, Parameters
-from alertrec.explanation.cohort import similar_share
+from alertrec.detectors.kinds import COUNTRY
+from alertrec.explanation.cohort import MIN_COHORT, similar_share
 from alertrec.rules.advice import Advice
 from alertrec.rules.policy import Policy
 from alertrec.scoring import DEFAULT, NEW_USER
 from alertrec.wording import Words
 
 CHANGE = "change"  # the recommendation_type of advice
+MAX_NAME = 40  # of a merchant, in a sentence
 HIGH, MEDIUM, LOW = LEVELS = ("high", "medium", "low")
 
 Basis = Literal["own_history", "similar_users", "population", "catalogue"]
@@ -47,6 +49,8 @@ class Evidence:
         The `recommendation_type` of the list.
     cohort_count, cohort_size : int
         How many of the users most similar to this one have the alert.
+    n_customers : int
+        How many there are in all.
     features : mapping of str to float
         The user's own; empty without purchases.
     """
@@ -57,6 +61,7 @@ class Evidence:
     kind: str
     cohort_count: int
     cohort_size: int
+    n_customers: int
     features: Mapping[str, float]
 
 
@@ -92,9 +97,9 @@ def offer_card(entry: AlertType, evidence: Evidence, fit: Fit, policy: Policy) -
         "confidence_level": confidence,
         "priority": _priority(confidence, fit),
         "title": policy.words.fill(entry.title_for(fit.parameters), fit.parameters),
-        "description": policy.words.fill(entry.description, fit.parameters),
+        "description": policy.words.fill(entry.description_for(fit.parameters), fit.parameters),
         "natural_language_query": policy.words.fill(entry.query_for(fit.parameters), fit.parameters),
-        "reasoning": " ".join(_why(entry, evidence, policy.words) + _how_it_fits(entry, fit, policy.words)),
+        "reasoning": " ".join(_why(entry, evidence, fit, policy.words) + _how_it_fits(entry, fit, policy.words)),
         "reasons": [*_reasons(entry, evidence), _fit_reason(fit, policy)],
     }
 
@@ -119,9 +124,9 @@ def advice_card(
         "confidence_level": HIGH,  # it rests on what happened
         "priority": _urgency(advice, n_now, policy),
         "title": f"{_HEADS[advice]}: {title}",
-        "description": words.fill(entry.description, fit.parameters),
+        "description": words.fill(entry.description_for(fit.parameters), fit.parameters),
         "natural_language_query": words.fill(entry.query_for(fit.parameters), fit.parameters),
-        "reasoning": f"{_sentence_of_now(entry, now, fired_now, words)} {_remedy(entry, advice, n_now, fit, words)}",
+        "reasoning": f"{_sentence_of_now(entry, now, fired_now, fit, words)} {_remedy(entry, advice, fit, words)}",
         "reasons": [
             {"kind": CHANGE, "advice": str(advice), "n_fired": n_now, "parameters": dict(now)},
             _fit_reason(fit, policy),
@@ -138,39 +143,44 @@ def _priority(confidence: str, fit: Fit) -> str:
 def _urgency(advice: Advice, n_fired: int, policy: Policy) -> str:
     if advice is Advice.LOOSEN or n_fired == 0:
         return LOW
-    return HIGH if n_fired > 2 * policy.budget.of_a_rule else MEDIUM
+    return HIGH if n_fired > 2 * policy.budget.of_a_rule() else MEDIUM
 
 
-def _sentence_of_now(entry: AlertType, now: Parameters, fired: Json, words: Words) -> str:
-    query = words.fill(entry.query_for(now), now)
-    times = {0: "never fires", 1: "fires once"}.get(fired["count"], f"fires {words.count(fired['count'])} times")
-    return f"On your purchases of the last {fired['window_days']} days, your alert “{query}” {times}."
+def _sentence_of_now(entry: AlertType, now: Parameters, fired: Json, fit: Fit, words: Words) -> str:
+    query, n_fired = words.fill(entry.query_for(now), now), fired["count"]
+    times = "would never have fired" if n_fired == 0 else f"would have fired {_times(n_fired, words)}"
+    return f"Your alert “{query}” {times} {_window(fit, words)}."
 
 
-def _remedy(entry: AlertType, advice: Advice, n_now: int, fit: Fit, words: Words) -> str:
+def _remedy(entry: AlertType, advice: Advice, fit: Fit, words: Words) -> str:
     dial = entry.dial.name
     if advice is Advice.RETIRE:
-        return f"No other {_NUMBER_OF[dial]} would make it quiet." if n_now else "Your account lacks what it watches."
+        return f"No {_NUMBER_OF[dial]} would make it quiet."
     number = words.fill(f"{{{dial}:{_FORMAT_OF[dial]}}}", fit.parameters)
-    return _sentence_of_firings(fit.fired, words, subject=f"Above {number} it")
+    subject = f"Above {number} it" if fit.parameters[dial] else "With any amount it"
+    return _sentence_of_firings(fit, words, subject=subject)
 
 
-def _why(entry: AlertType, evidence: Evidence, words: Words) -> list[str]:
+def _why(entry: AlertType, evidence: Evidence, fit: Fit, words: Words) -> list[str]:
     """Return why, for the customer: their own spending, and what customers like them do."""
-    sentences = [words.fill(entry.evidence, evidence.features)] if evidence.features else []
+    # Of what the user has none, and of another scope than the rule's, there is nothing to say.
+    tells = (
+        evidence.features and evidence.features[entry.evidence_features[0]] and fit.parameters.get("scope") != COUNTRY
+    )
+    sentences = [words.fill(entry.evidence, evidence.features)] if tells else []
     cohort = similar_share(evidence.cohort_count, evidence.cohort_size)
     if cohort is not None and evidence.cohort_count:
         sentences.append(f"{cohort.sentence()}.")
     if evidence.kind == DEFAULT:
         sentences.append("It goes together with the alerts that you have.")
-    if evidence.kind == NEW_USER:
+    if evidence.kind == NEW_USER and evidence.n_customers >= MIN_COHORT:
         sentences.append(f"{words.share(evidence.probability)} of customers have this alert on.")
     return sentences
 
 
 def _how_it_fits(entry: AlertType, fit: Fit, words: Words) -> list[str]:
     is_known = fit.history_days or fit.fired["count"]
-    sentences = [_sentence_of_firings(fit.fired, words)] if is_known else []
+    sentences = [_sentence_of_firings(fit, words)] if is_known else []
     if fit.n_known:
         also = "that" if fit.fired["count"] == 1 else f"{words.count(fit.n_known)} of these"
         sentences.append(f"Other alerts, yours or in this list, would have told you of {also} as well.")
@@ -180,27 +190,49 @@ def _how_it_fits(entry: AlertType, fit: Fit, words: Words) -> list[str]:
     return sentences
 
 
-def _sentence_of_firings(fired: Json, words: Words, *, subject: str = "It") -> str:
-    window = f"in the last {fired['window_days']} days"
-    if not fired["count"]:
+def _sentence_of_firings(fit: Fit, words: Words, *, subject: str = "It") -> str:
+    n_fired, window = fit.fired["count"], _window(fit, words)
+    if not n_fired:
         return f"{subject} would not have fired {window}."
-    latest = fired["examples"][0]
-    what = ", ".join(filter(None, [latest["merchant"], words.money(latest["amount"])]))
-    on = f"on {words.date(date.fromisoformat(latest['date']))} ({what})"
-    if fired["count"] == 1:
-        return f"{subject} would have fired once {window}, {on}."
-    return f"{subject} would have fired {words.count(fired['count'])} times {window}, last {on}."
+    latest = fit.fired["examples"][0]
+    what = ", ".join(filter(None, [plain(latest["merchant"]), words.money(latest["amount"])]))
+    on = f"{'on' if n_fired == 1 else 'last on'} {words.date(date.fromisoformat(latest['date']))} ({what})"
+    return f"{subject} would have fired {_times(n_fired, words)} {window}, {on}."
+
+
+def _window(fit: Fit, words: Words) -> str:
+    """Return the days that a back-test tells of: those of its window, or as many as are known of the user."""
+    days = fit.fired["window_days"]
+    if fit.history_days >= days:
+        return f"in the last {days} days"
+    if fit.history_days < 2:
+        return "since your first purchase"
+    return f"since your first purchase, {words.count(fit.history_days)} days ago"
+
+
+def _times(count: int, words: Words) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{words.count(count)} times")
+
+
+def plain(name: str | None) -> str | None:
+    """Return a merchant's name as it may stand in a sentence: on one line, without control characters, not too long.
+
+    Whoever names a merchant writes on the bank's card.
+    """
+    if name is None:
+        return None
+    printable = "".join(each if each.isprintable() else " " for each in name)
+    one_line = " ".join(printable.split())
+    return one_line if len(one_line) <= MAX_NAME else f"{one_line[: MAX_NAME - 1].rstrip()}…"
 
 
 def _reasons(entry: AlertType, evidence: Evidence) -> list[dict[str, Any]]:
     """Return why, as numbers: each can be recomputed from the stored model and the user's transactions and rules."""
+    model = {"probability": evidence.probability, "low": evidence.low, "high": evidence.high}
     found: list[dict[str, Any]] = [
-        {
-            "kind": "popularity" if evidence.kind == NEW_USER else "model",
-            "probability": evidence.probability,
-            "low": evidence.low,
-            "high": evidence.high,
-        }
+        {"kind": "popularity", **model, "n_customers": evidence.n_customers}
+        if evidence.kind == NEW_USER
+        else {"kind": "model", **model}
     ]
     if (cohort := similar_share(evidence.cohort_count, evidence.cohort_size)) is not None:
         found.append({"kind": "similar_users", **cohort.to_json()})

@@ -7,7 +7,7 @@ own budget and that of all rules of the user leave.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,6 @@ from alertrec.ledger import Floats, Ints
 from alertrec.models.base import AlertMatrix, ScoreMatrix
 from alertrec.ranking import choose
 from alertrec.rules.backtests import BackTests, fit_steps
-from alertrec.rules.policy import Policy
-from alertrec.rules.standing import StandingRule
 
 # What a rule is worth all of whose firings others tell already, against one that tells only news.
 WORTH_OF_THE_KNOWN = 0.5
@@ -52,15 +50,35 @@ class Offer:
     value: float
 
 
+@dataclass(frozen=True)
+class Room:
+    """What one user's rules leave to offers.
+
+    Attributes
+    ----------
+    n_items : int
+        Offers at most.
+    of_a_rule, left : int
+        How often one offer, and all of them together, may have fired.
+    told : set of int
+        Places in the ledger at which the user's rules fire.
+    """
+
+    n_items: int
+    of_a_rule: int
+    left: int
+    told: Collection[int]
+
+
 def choose_offers(
     probabilities: ScoreMatrix,
     exclude: AlertMatrix,
     *,
     alert_types: Sequence[str],
-    standing: Sequence[Sequence[StandingRule]],
+    rooms: Sequence[Room],
     first_dials: Floats,
     tests: BackTests,
-    policy: Policy,
+    threshold: float,
 ) -> list[list[Offer]]:
     """Return the offers of each user, the most valuable first.
 
@@ -69,69 +87,66 @@ def choose_offers(
     probabilities : float64 array, shape (n_users, n_alerts); NaN is never offered
     exclude : bool array, shape (n_users, n_alerts); never offered
     alert_types : the columns of these
-    standing : the rules that each user has
+    rooms : one a user
     first_dials : float64 array, shape (n_users, n_alerts)
         The least value of each dial that is tried; NaN where all are.
+    threshold : float in [0, 1]
     """
-    left = np.array([left_of_budget(rules, policy) for rules in standing], dtype=np.int64)
+    allowed = np.array([min(room.left, room.of_a_rule) for room in rooms], dtype=np.int64)
     first = np.zeros(first_dials.shape, dtype=np.int64)
     unfit = exclude.copy()
     for column, alert_type in enumerate(alert_types):
         if unfit[:, column].all():
             continue
         test = tests.of(alert_type)
-        first[:, column] = np.searchsorted(test.steps, np.nan_to_num(first_dials[:, column]))
-        allowed = np.minimum(left, policy.budget.of_a_rule)
+        start = np.searchsorted(test.steps, np.nan_to_num(first_dials[:, column]))
+        first[:, column] = np.maximum(start, test.first_steps)
         unfit[:, column] |= ~test.can_fire | (fit_steps(test.counts, allowed, first[:, column]) < 0)
     # Candidates are judged by what is promised, the probability; only their order is one of value.
-    candidates = choose(probabilities, policy.max_items, exclude=unfit, threshold=policy.threshold).alerts
+    n_items = max((room.n_items for room in rooms), default=0)
+    candidates = choose(probabilities, n_items, exclude=unfit, threshold=threshold).alerts
     return [
         _in_order(
-            user,
-            {int(alert): float(probabilities[user, alert]) for alert in candidates[user] if alert >= 0},
-            told={int(entry) for rule in standing[user] for entry in rule.fired},
-            left=int(left[user]),
-            fitting=_Fitting(tests, alert_types, first[user], policy),
+            {int(alert): float(probabilities[user, alert]) for alert in candidates[user, : room.n_items] if alert >= 0},
+            _Fitting(user, tests, alert_types, first[user]),
+            room,
         )
-        for user in range(len(probabilities))
+        for user, room in enumerate(rooms)
     ]
-
-
-def left_of_budget(rules: Sequence[StandingRule], policy: Policy) -> int:
-    """Return how many more firings the budget of a user allows beside the rules that are on."""
-    return max(0, policy.budget.of_a_user - sum(len(rule.fired) for rule in rules))
 
 
 @dataclass(frozen=True)
 class _Fitting:
+    user: int
     tests: BackTests
     alert_types: Sequence[str]
     first_steps: Ints
-    policy: Policy
 
-    def offer(self, user: int, alert: int, probability: float, *, told: set[int], left: int) -> Offer | None:
-        """Return an alert with the parameters that fit what is left; None where none do."""
+    def offer(self, alert: int, probability: float, *, allowed: int, told: Collection[int]) -> Offer | None:
+        """Return an alert with the parameters that fit; None where none do."""
         alert_type = self.alert_types[alert]
         test = self.tests.of(alert_type)
-        dial = test.fit(user, min(left, self.policy.budget.of_a_rule), int(self.first_steps[alert]))
+        dial = test.fit(self.user, allowed, int(self.first_steps[alert]))
         if dial is None:
             return None
-        fired = test.fired(user, dial)
+        fired = test.fired(self.user, dial)
         n_known = sum(int(entry) in told for entry in fired)
         known_share = n_known / len(fired) if len(fired) else 0.0
-        parameters = BY_KEY[alert_type].turned(fixed_parameters(self.tests.ledger, alert_type, user), dial)
+        parameters = BY_KEY[alert_type].turned(fixed_parameters(self.tests.ledger, alert_type, self.user), dial)
         return Offer(
             alert, dial, parameters, fired, n_known, probability * (1 - (1 - WORTH_OF_THE_KNOWN) * known_share)
         )
 
 
-def _in_order(user: int, candidates: dict[int, float], *, told: set[int], left: int, fitting: _Fitting) -> list[Offer]:
+def _in_order(candidates: dict[int, float], fitting: _Fitting, room: Room) -> list[Offer]:
     chosen: list[Offer] = []
+    told, left = set(room.told), room.left
     while candidates:
+        allowed = min(left, room.of_a_rule)
         fitted = {
             alert: offer
             for alert, probability in candidates.items()
-            if (offer := fitting.offer(user, alert, probability, told=told, left=left)) is not None
+            if (offer := fitting.offer(alert, probability, allowed=allowed, told=told)) is not None
         }
         if not fitted:
             break

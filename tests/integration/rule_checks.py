@@ -40,12 +40,23 @@ def check_user(
         wanted = history.would_have_fired(item["alert_type"], item["parameters"])
         assert item["would_have_fired"] == wanted, _about(user, item, item["would_have_fired"], "instead of", wanted)
 
-    a_rule, together = (int(budget * WINDOW_DAYS // DAYS_PER_MONTH) for budget in budgets)
+    # A newcomer's budget is that of the days that are known, at least that of a month.
+    first = min((each.at for each in history.purchases), default=moment)
+    days = min(max((moment - first).days, DAYS_PER_MONTH), WINDOW_DAYS)
+    a_rule, together = (int(budget * days / DAYS_PER_MONTH + 1e-9) for budget in budgets)
     offers = [item for item in items if item["recommendation_type"] != "change"]
     counts = [history.count_in_window(item["alert_type"], item["parameters"]) for item in offers]
     for item, count in zip(offers, counts, strict=True):
         assert count <= a_rule, _about(user, item, "fires", count, "times, allowed are", a_rule)
-    existing = sum(firings_of(rule, history) for rule in rules)
+    # What the list says, taken as a whole: rules on which it gives advice count as they would then.
+    advised = {item["change"]["alert_rule_id"]: item for item in items if item["recommendation_type"] == "change"}
+    existing = 0
+    for rule in rules:
+        item = advised.get(rule["rule_id"])
+        if item is None or item["change"]["advice"] == "retire":
+            existing += firings_of(rule, history) if item is None else 0
+        else:
+            existing += history.count_in_window(item["alert_type"], item["parameters"])
     # Rules that a user has already are not ours to take away: what they leave, possibly nothing, is for offers.
     left = max(0, together - existing)
     assert sum(counts) <= left, f"user {user['id']}: offers fire {counts} times, rules {existing} of {together}"

@@ -75,13 +75,19 @@ def _amounts(rows: list[Row]) -> Numbers:
 
 
 def _places(user: Row, rows: list[Row]) -> Numbers:
-    def share_away(of: str, home: str | None) -> float:
-        known = [row[of] for row in rows if row[of] is not None and home is not None]
-        return _share(each != home for each in known)
-
+    state, country = user["address_state"], user["address_country"]
+    abroad = [
+        None if row["merchant_country"] is None or country is None else row["merchant_country"] != country
+        for row in rows
+    ]
+    away = [
+        None if state is None else True if is_abroad else None
+        if row["merchant_state"] is None else row["merchant_state"] != state
+        for row, is_abroad in zip(rows, abroad, strict=True)
+    ]  # fmt: skip
     return {
-        "out_of_state_share": share_away("merchant_state", user["address_state"]),
-        "out_of_country_share": share_away("merchant_country", user["address_country"]),
+        "out_of_state_share": _share(each for each in away if each is not None),
+        "out_of_country_share": _share(each for each in abroad if each is not None),
     }
 
 

@@ -11,10 +11,11 @@ from alertrec.rules.backtests import (
     BackTest,
     BackTests,
     Budget,
+    days_of_budget,
     fit_steps,
     fitted_dials,
-    has_long_history,
     history_days,
+    knows_window,
     would_have_fired,
 )
 from tests.histories import AS_OF, AWAY, LARGE, LIMIT, LONG_AGO, NEW, USER, VOLUME, Row, bought, ledger
@@ -36,12 +37,12 @@ def fitted(counts: list[int], allowed: int, first: int = 0) -> int:
     [(2.0, 6), (6.0, 18), (0.0, 0), (0.5, 1), (1 / 3, 1), (0.33, 0), (1.99, 5), (0.1 + 0.2, 0), (100.0, 300)],
 )
 def test_a_budget_of_a_month_is_three_times_that_in_ninety_days_rounded_down(a_month: float, in_the_window: int):
-    assert Budget(per_rule=a_month, per_user=1.0).of_a_rule == in_the_window
-    assert Budget(per_rule=1.0, per_user=a_month).of_a_user == in_the_window
+    assert Budget(per_rule=a_month, per_user=1.0).of_a_rule() == in_the_window
+    assert Budget(per_rule=1.0, per_user=a_month).of_a_user() == in_the_window
 
 
 def test_without_a_word_two_a_rule_and_six_in_all_are_allowed():
-    assert (Budget().of_a_rule, Budget().of_a_user) == (6, 18)
+    assert (Budget().of_a_rule(), Budget().of_a_user()) == (6, 18)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +100,36 @@ def test_of_a_large_purchase_the_fitted_step_is_worked_by_hand():
 
 def test_a_utilisation_may_fire_more_often_above_than_below():
     # Of a limit of 1,000: up to 640, then four times down to 560 and up again, so that 60 % is passed five times,
-    # and 50 % once. From 70 % on nothing fires.
+    # and 50 % once. From 70 % on nothing fires. In the end it is 44 %, so that any step can be passed again.
     rows = [bought(640.0, 20)]
     for day in (16, 12, 8, 4):
         rows += [bought(80.0, day, transaction_type="REFUND"), bought(80.0, day - 1)]
-    test = back_test(*rows, alert_type=LIMIT, credit_balance=640.0)
+    rows.append(bought(200.0, 1, transaction_type="REFUND"))
+    test = back_test(*rows, alert_type=LIMIT, credit_balance=440.0)
     counts = dict(zip(test.steps, test.counts[0].tolist(), strict=True))
     assert (counts[50], counts[60], counts[70]) == (1, 5, 0)
     # Fifty percent alone would keep within four, but sixty, above it, does not.
     assert [test.fit(0, allowed) for allowed in (5, 4, 0)] == [50, 70, 70]
+
+
+@pytest.mark.parametrize(
+    ("balance", "first"), [(0.0, 50), (499.0, 50), (500.0, 50), (500.01, 60), (640.0, 70), (951.0, None)]
+)
+def test_a_utilisation_is_not_fitted_below_the_present_one(balance: float, first: float | None):
+    assert back_test(alert_type=LIMIT, credit_balance=balance).fit(0, 6) == first
+
+
+def test_who_did_not_buy_in_the_window_is_not_known_however_long_ago_they_did():
+    found = ledger(bought(79.5, 300), bought(60.0, 200), bought(5.0, 100, user_id="v"), bought(5.0, user_id="v"),
+                   users=[USER, USER | {"id": "v"}])  # fmt: skip
+    assert knows_window(found).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("history", "days"), [(0, 30), (5, 30), (30, 30), (31, 31), (89, 89), (90, 90), (400, 90)])
+def test_a_budget_counts_the_days_that_are_known_and_a_month_at_least(history: int, days: int):
+    assert days_of_budget(history) == days
+    assert Budget().of_a_rule(30) == 2
+    assert Budget().of_a_user(45) == 9
 
 
 @pytest.mark.parametrize(("days_ago", "is_in"), [
@@ -217,13 +239,13 @@ def test_a_rule_can_fire_where_the_account_has_what_it_watches(account: Row, can
 ])  # fmt: skip
 def test_a_history_is_long_from_ninety_days_on(days_ago: float, is_long: bool, days: int):
     found = ledger(bought(5.0, days_ago), bought(5.0, 0))
-    assert has_long_history(found).tolist() == [is_long]
+    assert knows_window(found).tolist() == [is_long]
     assert history_days(found).tolist() == [days]
 
 
 def test_only_purchases_make_a_history_and_without_any_there_is_none():
     found = ledger(bought(5.0, 200, transaction_type="FEE"), users=[USER, USER | {"id": "v"}])
-    assert has_long_history(found).tolist() == [False, False]
+    assert knows_window(found).tolist() == [False, False]
     assert history_days(found).tolist() == [0, 0]
 
 
@@ -258,7 +280,7 @@ def test_columns_of_dials_are_those_that_were_asked_for():
 def test_of_a_ledger_without_a_moment_nobody_has_a_long_history():
     found = ledger(as_of=None)
     assert history_days(found).tolist() == [0]
-    assert has_long_history(found).tolist() == [False]
+    assert knows_window(found).tolist() == [False]
 
 
 def test_the_window_moves_with_the_moment():

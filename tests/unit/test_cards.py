@@ -56,7 +56,15 @@ TWICE = fired(2, ("2026-03-12", "Cafe", 1412.5), ("2026-02-01", None, 99.0))
 
 
 def evidence(kind: str = "ml_hybrid", **other: Any) -> Evidence:
-    known: Row = {"probability": 0.75, "low": 0.6, "high": 0.9, "cohort_count": 0, "cohort_size": 0, "features": {}}
+    known: Row = {
+        "probability": 0.75,
+        "low": 0.6,
+        "high": 0.9,
+        "cohort_count": 0,
+        "cohort_size": 0,
+        "n_customers": 100,
+        "features": {},
+    }
     return Evidence(kind=kind, **(known | other))
 
 
@@ -104,7 +112,7 @@ def test_an_offer_says_what_the_customer_spends_what_others_do_and_what_it_would
     assert card["reasoning"] == (
         "Your largest purchase was $1,234.50; the average of your purchases is $56.78. "
         "34 of the 50 customers most like you have this alert on. "
-        "It would have fired 2 times in the last 90 days, last on Mar 12, 2026 (Cafe, $1,412.50). "
+        "It would have fired twice in the last 90 days, last on Mar 12, 2026 (Cafe, $1,412.50). "
         "Other alerts, yours or in this list, would have told you of 1 of these as well."
     )
     assert card["reasons"] == [
@@ -135,7 +143,7 @@ def test_an_offer_is_written_as_the_banks_customers_write():
     assert card["natural_language_query"] == f"Alert me about any purchase over 7.500{HARD}€"
     assert card["reasoning"] == (
         f"Your largest purchase was 1.234,50{HARD}€; the average of your purchases is 56,78{HARD}€. "
-        f"It would have fired 2 times in the last 90 days, last on 12.03.2026 (Cafe, 1.412,50{HARD}€)."
+        f"It would have fired twice in the last 90 days, last on 12.03.2026 (Cafe, 1.412,50{HARD}€)."
     )
 
 
@@ -144,7 +152,7 @@ def test_an_offer_is_written_as_the_banks_customers_write():
     [
         (SILENT, "It would not have fired in the last 90 days."),
         (ONCE, "It would have fired once in the last 90 days, on Mar 12, 2026 (Cafe, $1,412.50)."),
-        (TWICE, "It would have fired 2 times in the last 90 days, last on Mar 12, 2026 (Cafe, $1,412.50)."),
+        (TWICE, "It would have fired twice in the last 90 days, last on Mar 12, 2026 (Cafe, $1,412.50)."),
         (
             fired(1, ("2026-03-12", None, 99.0)),
             "It would have fired once in the last 90 days, on Mar 12, 2026 ($99).",
@@ -167,7 +175,7 @@ def test_an_offer_says_how_often_it_would_have_fired_and_when_last(times: Row, s
 )
 def test_an_offer_says_whose_history_gave_its_number(basis: Basis, said: str):
     card = offered(basis=basis, history_days=30)
-    assert card["reasoning"] == f"It would not have fired in the last 90 days.{said}"
+    assert card["reasoning"] == f"It would not have fired since your first purchase, 30 days ago.{said}"
     assert (card["reasons"][-1]["basis"], card["reasons"][-1]["history_days"]) == (basis, 30)
 
 
@@ -195,6 +203,42 @@ def test_a_number_is_called_what_it_is(alert_type: str, parameters: Rule, number
 def test_an_offer_says_what_other_alerts_tell_as_well(times: Row, n_known: int, said: str | None):
     reasoning = offered(times=times, n_known=n_known)["reasoning"]
     assert reasoning.endswith(said) if said else "other alerts" not in reasoning
+
+
+@pytest.mark.parametrize(("n_customers", "told"), [(20, True), (19, False)])
+def test_fewer_than_twenty_customers_are_not_spoken_of(n_customers: int, told: bool):
+    card = offered(seen=evidence("new_user", n_customers=n_customers), basis="population", history_days=0)
+    assert ("of customers have this alert on" in card["reasoning"]) == told
+
+
+@pytest.mark.parametrize(
+    ("history_days", "window"),
+    [(0, "since your first purchase"), (1, "since your first purchase"), (5, "since your first purchase, 5 days ago"),
+     (89, "since your first purchase, 89 days ago"), (90, "in the last 90 days")],
+)  # fmt: skip
+def test_of_a_short_history_the_days_that_are_known_are_told(history_days: int, window: str):
+    reasoning = offered(times=ONCE, history_days=history_days)["reasoning"]
+    assert reasoning == f"It would have fired once {window}, on Mar 12, 2026 (Cafe, $1,412.50)."
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Corner\n  Cafe\u202e", "Corner Cafe"),
+        ("A" * 41, "A" * 39 + "…"),
+        ("A" * 40, "A" * 40),
+        ("\x00 ", None),
+        (None, None),
+    ],
+)
+def test_the_name_of_a_merchant_stays_on_its_line_and_is_not_too_long(name: str | None, said: str | None):
+    reasoning = offered(times=fired(1, ("2026-03-12", name, 99.0)))["reasoning"]
+    assert reasoning.endswith(f"({said}, $99)." if said else "($99).")
+
+
+def test_of_what_a_customer_has_none_nothing_is_said():
+    card = offered(RECURRING, {"percent": 10.0}, seen=evidence(features=OWN | {"recurring_charge_count": 0.0}))
+    assert card["reasoning"] == "It would not have fired in the last 90 days."
 
 
 def test_a_new_customer_hears_what_customers_have():
@@ -298,7 +342,7 @@ def test_a_rule_to_tighten_is_named_with_what_it_does_and_what_another_number_wo
     assert card["description"] == "Tells you about any single purchase of more than $1,000."
     assert card["natural_language_query"] == "Alert me about any purchase over $1,000"
     assert card["reasoning"] == (
-        "On your purchases of the last 90 days, your alert “Alert me about any purchase over $20” fires 8 times. "
+        "Your alert “Alert me about any purchase over $20” would have fired 8 times in the last 90 days. "
         "Above $1,000 it would have fired once in the last 90 days, on Mar 12, 2026 (Cafe, $1,412.50)."
     )
     assert card["reasons"][0] == {"kind": "change", "advice": "tighten", "n_fired": 8, "parameters": {"amount": 20.0}}
@@ -315,9 +359,9 @@ def test_a_rule_to_loosen_is_named_with_what_another_number_would_do():
     card = advised(Advice.LOOSEN, now, SILENT, then, TWICE, alert_type=VOLUME)
     assert card["title"] == "An alert that speaks up: More than 3 purchases in a day"
     assert card["reasoning"] == (
-        "On your purchases of the last 90 days, "
-        "your alert “Alert me if I make more than 10 transactions in a day” never fires. "
-        "Above 3 it would have fired 2 times in the last 90 days, last on Mar 12, 2026 (Cafe, $1,412.50)."
+        "Your alert “Alert me if I make more than 10 transactions in a day” would never have fired in the last 90 "
+        "days. "
+        "Above 3 it would have fired twice in the last 90 days, last on Mar 12, 2026 (Cafe, $1,412.50)."
     )
 
 
@@ -326,17 +370,8 @@ def test_a_rule_to_retire_that_is_noisy_is_named_with_what_it_does():
     card = advised(Advice.RETIRE, now, fired(7), now, fired(7), alert_type=RECURRING, policy=GERMAN)
     assert card["title"] == f"Switch off: Recurring charges that are new, or rise by more than 10{HARD}%"
     assert card["reasoning"] == (
-        "On your purchases of the last 90 days, your alert "
-        f"“Alert me if a recurring charge is new or increases by more than 10{HARD}%” fires 7 times. "
-        "No other percentage would make it quiet."
-    )
-
-
-def test_a_rule_to_retire_that_watches_nothing_says_so():
-    card = advised(Advice.RETIRE, {"percent": 70.0}, SILENT, {"percent": 70.0}, SILENT, alert_type=LIMIT)
-    assert card["reasoning"] == (
-        "On your purchases of the last 90 days, your alert “Notify me when my credit utilization exceeds 70%” never "
-        "fires. Your account lacks what it watches."
+        f"Your alert “Alert me if a recurring charge is new or increases by more than 10{HARD}%” would have fired 7 "
+        "times in the last 90 days. No percentage would make it quiet."
     )
 
 
@@ -344,17 +379,24 @@ def test_a_rule_that_means_any_amount_is_named_without_one():
     reasoning = advised(Advice.TIGHTEN, {"amount": 0.0}, fired(9), {"amount": 50.0}, SILENT, alert_type=NEW)[
         "reasoning"
     ]
-    assert "“Notify me when I make a purchase from a new merchant” fires 9 times. Above $50 it" in reasoning
+    assert (
+        "“Notify me when I make a purchase from a new merchant” would have fired 9 times in the last 90 days. Above $50"
+        in reasoning
+    )
 
 
 def test_a_rule_may_be_loosened_until_it_means_any_amount():
     card = advised(Advice.LOOSEN, {"amount": 900.0}, SILENT, {"amount": 0.0}, ONCE, alert_type=NEW)
     assert card["title"] == "An alert that speaks up: First purchase at a merchant"
+    assert " With any amount it would have fired once in the last 90 days, " in card["reasoning"]
     assert card["natural_language_query"] == "Notify me when I make a purchase from a new merchant"
 
 
 def test_a_rule_that_fires_once_is_not_said_to_fire_times():
-    assert "” fires once." in advised(Advice.RETIRE, {"amount": 20.0}, ONCE, {"amount": 20.0}, ONCE)["reasoning"]
+    assert (
+        "” would have fired once in the last 90 days."
+        in advised(Advice.RETIRE, {"amount": 20.0}, ONCE, {"amount": 20.0}, ONCE)["reasoning"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -405,8 +447,8 @@ BANKS: dict[str, Row] = {
         "rules": [rule(LARGE, {"amount": 20})],
     },
     "a rule that no number makes quiet": {
-        "rows": [LONG_AGO, *(row | {"amount": 2e6} for row in NOISY)],
-        "rules": [rule(LARGE, {"amount": 999_999.99})],
+        "rows": [LONG_AGO, *(bought(20.0 + n, day + n, f"Gym {'abcdefg'[n]}") for n in range(7) for day in (40, 10))],
+        "rules": [rule(RECURRING, {"percent": 10})],
     },
 }
 MODELS = {
@@ -506,6 +548,6 @@ def test_what_fired_on_the_first_day_is_told_before_what_other_alerts_know_of_it
     items = decoded(lists_of(rows, rules=rules, policy=policy).items)
     (away,) = (item for item in items if item["alert_type"] == AWAY)
     assert away["would_have_fired"]["count"] == 1
-    assert "It would have fired once in the last 90 days, on Mar 15, 2026 (Cafe, $60)." in away["reasoning"]
+    assert "It would have fired once since your first purchase, on Mar 15, 2026 (Cafe, $60)." in away["reasoning"]
     for item in items:
         check_texts(item, policy.words)

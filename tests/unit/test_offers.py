@@ -9,8 +9,9 @@ import pytest
 
 from alertrec.catalog import ALERT_KEYS
 from alertrec.rules.backtests import BackTests, Budget
-from alertrec.rules.offers import Offer, choose_offers, left_of_budget
+from alertrec.rules.offers import Offer, Room, choose_offers
 from alertrec.rules.policy import Policy
+from alertrec.rules.standing import StandingRule
 from tests.histories import (
     AWAY,
     DIVERSITY,
@@ -50,12 +51,19 @@ def offered(
         table,
         np.array([[key in exclude for key in ALERT_KEYS]]),
         alert_types=ALERT_KEYS,
-        standing=[standing(tests, *rules)],
+        rooms=[room(standing(tests, *rules), policy)],
         first_dials=np.array([[(first or {}).get(key, np.nan) for key in ALERT_KEYS]]),
         tests=tests,
-        policy=policy,
+        threshold=policy.threshold,
     )
     return offers
+
+
+def room(rules: list[StandingRule], policy: Policy = POLICY) -> Room:
+    """Return what rules leave that are taken as they are."""
+    fired = [int(entry) for each in rules for entry in each.fired]
+    left = max(0, policy.budget.of_a_user() - len(fired))
+    return Room(policy.max_items, of_a_rule=policy.budget.of_a_rule(), left=left, told=set(fired))
 
 
 def types(offers: list[Offer]) -> list[str]:
@@ -257,10 +265,14 @@ def test_a_new_recurring_charge_is_offered_within_the_budget():
     assert (offer.parameters, len(offer.fired)) == ({"percent": 5.0}, 1)
 
 
-def test_left_of_the_budget_is_what_the_rules_do_not_use():
-    tests = BackTests(ledger(LONG_AGO, *eighteen()))
-    rules = [standing(tests, *(rule(LARGE, {"amount": 20}),) * n) for n in range(3)]
-    assert [left_of_budget(each, POLICY) for each in rules] == [18, 0, 0]
+def test_a_utilisation_that_is_passed_already_is_not_offered():
+    # 720 of 1,000: above 70 % it could fire only after a fall; it passed 50 on the way.
+    rows = [bought(250.0, 3)]
+    (offer,) = offered({LIMIT: 0.9}, *rows, credit_balance=720.0)
+    assert (offer.parameters, len(offer.fired)) == ({"percent": 75.0}, 0)
+    assert offered({LIMIT: 0.9}, *rows, credit_balance=960.0) == []
+    (offer,) = offered({LIMIT: 0.9}, *rows, credit_balance=700.0)
+    assert offer.parameters == {"percent": 70.0}
 
 
 def test_each_user_has_offers_by_their_own_history_and_rules():
@@ -271,10 +283,10 @@ def test_each_user_has_offers_by_their_own_history_and_rules():
         np.full((3, 2), 0.5),
         np.array([[False, False], [False, False], [True, False]]),
         alert_types=(LARGE, LIMIT),
-        standing=[standing(tests, rule(LARGE, {"amount": 20})), [], []],
+        rooms=[room(standing(tests, rule(LARGE, {"amount": 20}))), room([]), room([])],
         first_dials=np.full((3, 2), np.nan),
         tests=tests,
-        policy=POLICY,
+        threshold=POLICY.threshold,
     )
     assert [[(offer.alert, len(offer.fired)) for offer in each] for each in offers] == [
         [(1, 0), (0, 2)],  # the rule tells of both large purchases already
