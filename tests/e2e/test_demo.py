@@ -49,7 +49,7 @@ def test_the_demo_recommends_with_reasons_and_leaves_nothing_running(directory: 
     assert len(seen) > 10
     assert not running(directory / ".alertrec")
     assert len(re.findall(r"^user-\d+  \w+$", output, re.MULTILINE)) == 3
-    assert len(re.findall(r"^  1\. .+  \d+%, (high|medium|low) confidence$", output, re.MULTILINE)) == 3
+    assert len(re.findall(r"^  1\. .+  (\d+%, (high|medium|low) confidence|advice)$", output, re.MULTILINE)) == 3
     assert re.search(r"Your .+\$[\d,.]+", output), "a reason with a number of the user's own"
     assert "Traceback" not in output
 

@@ -197,7 +197,8 @@ def test_every_reason_recomputes_and_names_nobody_else(workspace: Workspace, ban
             assert (f"{n} of the {size} customers" in item["reasoning"]) == (0 < n < size)
             own = {name: features[name][row] for name in entry.evidence_features}
             assert reasons["own_spending"] == {"kind": "own_spending", **own}
-            assert Words().fill(entry.evidence, features.row(row, named=True)) in item["reasoning"]
+            said_so = Words().fill(entry.evidence, features.row(row, named=True)) in item["reasoning"]
+            assert said_so == (own[entry.evidence_features[0]] > 0 and item["parameters"].get("scope") != "country")
         said = item["reasoning"] + json.dumps(item["reasons"])
         assert not [user_id for user_id in bank.users["id"] if user_id in said]
     assert told >= {"model", "similar_users", "own_spending"}
