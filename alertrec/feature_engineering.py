@@ -102,8 +102,7 @@ def build_user_features(users_df: Frame, transactions_df: Frame, *, as_of: datet
     """
     if isinstance(users_df, pl.DataFrame) and isinstance(transactions_df, pl.DataFrame):
         return features_of(Ledger.of(users_df, transactions_df, as_of))
-    ledger = Ledger.of(_from_pandas(users_df), _from_pandas(transactions_df), as_of)
-    return features_of(ledger).to_pandas()
+    return features_of(Ledger.of_pandas(users_df, transactions_df, as_of)).to_pandas()
 
 
 def features_of(ledger: Ledger) -> pl.DataFrame:
@@ -221,7 +220,3 @@ def _recurring(streams: Streams) -> pl.DataFrame:
         pl.col("monthly_amount").sum().alias("recurring_monthly_amount"),
         pl.col("rise").max().clip(lower_bound=0).alias("recurring_price_rise"),
     )
-
-
-def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
-    return pl.from_pandas(frame, nan_to_null=True)

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -27,6 +28,9 @@ from alertrec.transactions import (
     SETTLED,
     SPENDING_STATUSES,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 USER_ID = "user_id"
 MIN_CREDIT_LIMIT = 0.01
@@ -106,6 +110,11 @@ class Ledger:
             until = last if isinstance(last, datetime) else None
         return cls(accounts, _with_local_time(entries, accounts), until)
 
+    @classmethod
+    def of_pandas(cls, users: pd.DataFrame, transactions: pd.DataFrame, as_of: datetime | None = None) -> Ledger:
+        """Return the same of pandas frames, in which NaN is a missing value."""
+        return cls.of(pl.from_pandas(users, nan_to_null=True), pl.from_pandas(transactions, nan_to_null=True), as_of)
+
     @property
     def n_users(self) -> int:
         """The number of users."""
@@ -171,19 +180,22 @@ class Ledger:
     @cached_property
     def first_at(self) -> Ints:
         """The moment of each user's first purchase, shape (n_users,); of one without any, the end of time."""
-        found = np.full(self.n_users, np.iinfo(np.int64).max)
-        np.minimum.at(found, self.user[self.purchases], self.at[self.purchases])
-        return found
+        return self._of_first_purchase(self.at, np.iinfo(np.int64).max)
 
     @cached_property
     def streams(self) -> Streams:
         """The recurring charges; its arrays over charges have one number a purchase."""
         user, day = self.user[self.purchases], self.day[self.purchases]
-        first_day = np.zeros(self.n_users, dtype=np.int64)
-        first_day[user[::-1]] = day[::-1]  # of a user's purchases, the first is written last
+        first_day = self._of_first_purchase(self.day, 0)
         until = self.days_at(self.until) if self.until is not None else first_day
         merchant, units = self.merchant[self.purchases], self.units[self.purchases]
         return find_streams(user, merchant, day, units, known_since=first_day, until=until)
+
+    def _of_first_purchase(self, values: Ints, otherwise: int) -> Ints:
+        found = np.full(self.n_users, otherwise)
+        latest_first = self.purchases[::-1]
+        found[self.user[latest_first]] = values[latest_first]  # of a user's purchases, the first is written last
+        return found
 
     def after(self, days: int) -> int:
         """Return the moment that many days before `until`, in microseconds; entries later than it are in the window."""

@@ -19,7 +19,7 @@ from alertrec.labels import enabled_matrix
 from alertrec.ledger import USER_ID, Ints, Ledger
 from alertrec.models.base import AlertMatrix
 from alertrec.recommender import AlertRecommenderModel
-from alertrec.rules.advice import MAX_CHANGES, Advice, Change, loosen, quieten
+from alertrec.rules.advice import MAX_CHANGES, Change, loosen, quieten
 from alertrec.rules.backtests import BackTests, days_of_budget, history_days, knows_window, would_have_fired
 from alertrec.rules.cards import CHANGE, LEVELS, Evidence, Fit, advice_card, offer_card
 from alertrec.rules.offers import Offer, Room, choose_offers
@@ -77,18 +77,19 @@ def build_lists(
     known = _Known.of(Ledger.of(users, transactions, edition.as_of), rules, dismissed, model)
     # Advice that makes rules quieter comes first: what a list says, taken as a whole, keeps to the budget.
     quieter = [known.quieter(user, policy) for user in range(len(known.user_ids))]
+    rooms = [known.room(user, changes, policy) for user, changes in enumerate(quieter)]
     offers = choose_offers(
         known.scores.probabilities,
         known.enabled | known.away,
         alert_types=model.alert_columns,
-        rooms=[known.room(user, changes, policy) for user, changes in enumerate(quieter)],
+        rooms=rooms,
         first_dials=known.starts.dials,
         tests=known.tests,
         threshold=policy.threshold,
     )
     items, n_items = [], []
     for user, mine in enumerate(offers):
-        changes = quieter[user] + known.louder(user, quieter[user], mine, policy)
+        changes = quieter[user] + known.louder(user, quieter[user], rooms[user], mine)
         cards = [_offer_item(known, user, offer, edition) for offer in mine]
         cards += [_change_item(known, change, edition) for change in changes]
         cards.sort(key=lambda card: LEVELS.index(card["priority"]))  # stable: of one priority, the more valuable first
@@ -177,12 +178,11 @@ class _Known:
             told={int(entry) for entries in fired for entry in entries},
         )
 
-    def louder(self, user: int, quieter: Sequence[Change], offers: Sequence[Offer], policy: Policy) -> list[Change]:
+    def louder(self, user: int, quieter: Sequence[Change], room: Room, offers: Sequence[Offer]) -> list[Change]:
         """Return the advice on rules that never fired, as far as list and budget have room for it."""
-        n_free = min(MAX_CHANGES, policy.max_items - len(offers)) - len(quieter)
+        n_free = min(MAX_CHANGES - len(quieter), room.n_items - len(offers))
         if not self.knows_window[user] or n_free <= 0:
             return []
-        room = self.room(user, quieter, policy)
         left = max(0, room.left - sum(len(offer.fired) for offer in offers))
         return loosen(
             self.standing[user],
@@ -198,16 +198,8 @@ class _Known:
 
     def _fired_after(self, user: int, changes: Sequence[Change]) -> list[Ints]:
         """Return where each rule of a user fires, those that are to be changed as they would then."""
-        instead = {id(change.rule): change for change in changes}
-        nothing = np.empty(0, dtype=np.int64)
-        return [
-            rule.fired
-            if (change := instead.get(id(rule))) is None
-            else nothing
-            if change.advice is Advice.RETIRE
-            else change.fired
-            for rule in self.standing[user]
-        ]
+        after = {id(change.rule): change.fired_after for change in changes}
+        return [after.get(id(rule), rule.fired) for rule in self.standing[user]]
 
     def evidence(self, user: int, alert: int) -> Evidence:
         scores = self.scores

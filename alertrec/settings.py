@@ -60,23 +60,25 @@ def _positive_int(value: str) -> int:
 
 
 def _share(value: str) -> float:
-    try:
-        share = float(value)
-    except ValueError:
-        share = math.nan
+    share = _number(value)
     if not 0 <= share <= 1:
         raise ValueError("a number between 0 and 1")
     return share
 
 
 def _not_negative(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
+    number = _number(value)
     if not 0 <= number < math.inf:
         raise ValueError("a number of at least 0")
     return number
+
+
+def _number(value: str) -> float:
+    """Return a number, NaN for what is none."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
 
 
 def _locale(value: str) -> str:

@@ -72,8 +72,7 @@ def firings(
     """
     if isinstance(users, pl.DataFrame) and isinstance(transactions, pl.DataFrame):
         return _firings(alert_type, parameters, Ledger.of(users, transactions, as_of))
-    ledger = Ledger.of(pl.from_pandas(users, nan_to_null=True), pl.from_pandas(transactions, nan_to_null=True), as_of)
-    return _firings(alert_type, parameters, ledger).to_pandas()
+    return _firings(alert_type, parameters, Ledger.of_pandas(users, transactions, as_of)).to_pandas()
 
 
 def detect(ledger: Ledger, alert_type: str, parameters: Parameters) -> Events:

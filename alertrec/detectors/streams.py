@@ -33,8 +33,7 @@ def recurring_streams(users: Frame, transactions: Frame, *, as_of: datetime | No
     """
     if isinstance(users, pl.DataFrame) and isinstance(transactions, pl.DataFrame):
         return streams_frame(Ledger.of(users, transactions, as_of))
-    ledger = Ledger.of(pl.from_pandas(users, nan_to_null=True), pl.from_pandas(transactions, nan_to_null=True), as_of)
-    return streams_frame(ledger).to_pandas()
+    return streams_frame(Ledger.of_pandas(users, transactions, as_of)).to_pandas()
 
 
 def streams_frame(ledger: Ledger) -> pl.DataFrame:

@@ -43,7 +43,6 @@ _ISO_FORMATS = (
 )
 # jsonb has no NUL; two backslashes before the `u` are one backslash and no escape.
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-# polars takes offsets such as +02:00 for zones as well, and no name at all for UTC.
 _FLAGS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
     **dict.fromkeys(("false", "f", "no", "n", "0"), False),

@@ -42,6 +42,11 @@ class Change:
     parameters: Parameters
     fired: Ints
 
+    @property
+    def fired_after(self) -> Ints:
+        """Where the rule would have fired once the advice is taken: nowhere if it is switched off."""
+        return self.fired[:0] if self.advice is Advice.RETIRE else self.fired
+
 
 def quieten(
     rules: Sequence[StandingRule], *, of_a_rule: int, of_a_user: int, tests: BackTests, without: Collection[str]
@@ -68,7 +73,7 @@ def quieten(
         change = _quieter(rule, allowed, tests) if 0 <= allowed < n_fired else None
         if change is not None and (is_noisy or len(change.fired)):
             found[rule.alert_type] = change
-            total -= n_fired - firings_after(change)
+            total -= n_fired - len(change.fired_after)
     return list(found.values())
 
 
@@ -104,11 +109,6 @@ def loosen(
             found[rule.alert_type] = change
             left -= len(change.fired)
     return list(found.values())
-
-
-def firings_after(change: Change) -> int:
-    """Return how often the rule would have fired if the advice is taken."""
-    return 0 if change.advice is Advice.RETIRE else len(change.fired)
 
 
 def _quieter(rule: StandingRule, allowed: int, tests: BackTests) -> Change | None:

@@ -103,6 +103,10 @@ class BackTest:
     def _worst(self) -> Ints:
         return worst_from(self.counts)
 
+    def fit_all(self, allowed: int | Ints, first: int | Ints = 0) -> Ints:
+        """Return the step of the dial that fits each user, see `fit_steps`; none that cannot fire as things stand."""
+        return fit_steps(self.counts, allowed, np.maximum(first, self.first_steps))
+
     def fired(self, user: int, dial: float) -> Ints:
         """Return the places in the ledger at which the rule would have fired for one user, by time.
 
@@ -114,7 +118,7 @@ class BackTest:
         return self._events.entry[mine][fired]
 
     def fit(self, user: int, allowed: int, first: int = 0) -> float | None:
-        """Return the value of the dial that fits one user, see `fit_steps`; None where none does."""
+        """Return the value of the dial that fits one user, see `fit_all`; None where none does."""
         # The same on one row, for a tenth of the time: lists are made one user after the other.
         step = max(first, int(self.first_steps[user]), int(np.count_nonzero(self._worst[user] > allowed)))
         if step >= len(self.steps):
@@ -170,7 +174,7 @@ def fitted_dials(ledger: Ledger, alert_types: tuple[str, ...], budget: Budget) -
     tests = BackTests(ledger)
     for column, alert_type in enumerate(alert_types):
         test = tests.of(alert_type)
-        steps = fit_steps(test.counts, budget.of_a_rule(), test.first_steps)
+        steps = test.fit_all(budget.of_a_rule())
         fitted = known & (steps >= 0)
         dials[fitted, column] = np.asarray(BY_KEY[alert_type].dial.steps)[steps[fitted]]
     return dials

@@ -17,7 +17,7 @@ from alertrec.detectors import fixed_parameters
 from alertrec.ledger import Floats, Ints
 from alertrec.models.base import AlertMatrix, ScoreMatrix
 from alertrec.ranking import choose
-from alertrec.rules.backtests import BackTests, fit_steps
+from alertrec.rules.backtests import BackTests
 
 # What a rule is worth all of whose firings others tell already, against one that tells only news.
 WORTH_OF_THE_KNOWN = 0.5
@@ -99,9 +99,8 @@ def choose_offers(
         if unfit[:, column].all():
             continue
         test = tests.of(alert_type)
-        start = np.searchsorted(test.steps, np.nan_to_num(first_dials[:, column]))
-        first[:, column] = np.maximum(start, test.first_steps)
-        unfit[:, column] |= ~test.can_fire | (fit_steps(test.counts, allowed, first[:, column]) < 0)
+        first[:, column] = np.searchsorted(test.steps, np.nan_to_num(first_dials[:, column]))
+        unfit[:, column] |= ~test.can_fire | (test.fit_all(allowed, first[:, column]) < 0)
     # Candidates are judged by what is promised, the probability; only their order is one of value.
     n_items = max((room.n_items for room in rooms), default=0)
     candidates = choose(probabilities, n_items, exclude=unfit, threshold=threshold).alerts
