@@ -29,7 +29,8 @@ def parse_action(event: Any) -> AlertAction:
     ----------
     event : mapping
         `user_id` and `action`; optionally `event_id` (UUID; the same one is logged once), `alert_rule_id`,
-        `alert_type`, `recommendation_id` (UUID) and `occurred_at` (ISO time with a zone; by default now).
+        `alert_type`, `recommendation_id` (UUID), `occurred_at` (ISO time with a zone; by default now) and `due_at`
+        (likewise; when what is dismissed or snoozed may come back, by default after the days of the settings).
 
     Raises
     ------
@@ -45,10 +46,11 @@ def parse_action(event: Any) -> AlertAction:
         event_id=_uuid(event, "event_id") or uuid4(),
         user_id=_text(event, "user_id", required=True) or "",
         action=_one_of(event, "action", ACTIONS, required=True) or "",
-        occurred_at=_moment(event),
+        occurred_at=_moment(event, "occurred_at") or datetime.now(UTC),
         alert_rule_id=_text(event, "alert_rule_id"),
         alert_type=_one_of(event, "alert_type", ALERT_KEYS),
         recommendation_id=_uuid(event, "recommendation_id"),
+        due_at=_moment(event, "due_at"),
     )
 
 
@@ -74,10 +76,12 @@ def process_actions(workspace: Workspace) -> int:
 
 
 def _apply(workspace: Workspace, limit: int) -> int:
+    written: list[str] = []
     with transient_errors("actions were applied"), workspace.engine.begin() as connection:
         n_actions, user_ids = actions.take_unprocessed(connection, limit)
         if user_ids and models.champion(connection) is not None:  # else the first refresh will see what was done
-            renew_lists(workspace, connection, UserIds(user_ids), as_of=None)
+            written = renew_lists(workspace, connection, UserIds(user_ids), as_of=None)
+    workspace.announce(written)
     if n_actions:
         facts = {"n_actions": n_actions, "n_users": len(user_ids)}
         logger.info("actions processed", extra={"action": "actions_processed", **facts})
@@ -119,15 +123,15 @@ def _uuid(event: dict[str, Any], field: str) -> UUID | None:
         raise DataError(f"{field} of an alert action must be a UUID, not {_kind(value)}") from error
 
 
-def _moment(event: dict[str, Any]) -> datetime:
-    value = _text(event, "occurred_at")
+def _moment(event: dict[str, Any], field: str) -> datetime | None:
+    value = _text(event, field)
     if value is None:
-        return datetime.now(UTC)
+        return None
     try:
         moment = datetime.fromisoformat(value)
     except ValueError as error:
         example = "an ISO time such as 2026-10-01T12:00:00+00:00"
-        raise DataError(f"occurred_at of an alert action must be {example}, not {_kind(value)}") from error
+        raise DataError(f"{field} of an alert action must be {example}, not {_kind(value)}") from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 

@@ -60,7 +60,7 @@ def build_lists(
     users: pl.DataFrame,
     transactions: pl.DataFrame,
     rules: pl.DataFrame,
-    dismissed: pl.DataFrame,
+    away: pl.DataFrame,
     *,
     model: AlertRecommenderModel,
     edition: Edition,
@@ -71,10 +71,11 @@ def build_lists(
     ----------
     users, transactions : frames as `build_user_features` takes them
     rules : frame of the rules that are on, as `standing_rules` takes it
-    dismissed : frame with `user_id`, `alert_type`: what is not offered though the user lacks it, nor advised on
+    away : frame with `user_id`, `alert_type`, `natural_language_query`
+        What the user has said no to: it is not offered though they lack it, nor advised on.
     """
     policy = edition.policy
-    known = _Known.of(Ledger.of(users, transactions, edition.as_of), rules, dismissed, model)
+    known = _Known.of(Ledger.of(users, transactions, edition.as_of), rules, away, model)
     # Advice that makes rules quieter comes first: what a list says, taken as a whole, keeps to the budget.
     quieter = [known.quieter(user, policy) for user in range(len(known.user_ids))]
     rooms = [known.room(user, changes, policy) for user, changes in enumerate(quieter)]
@@ -112,7 +113,7 @@ class _Known:
     features: pl.DataFrame
     enabled: AlertMatrix
     away: AlertMatrix  # what is not offered, by the columns of the model
-    dismissed: AlertMatrix  # by those of the catalogue
+    refused: AlertMatrix  # what is not advised on, by those of the catalogue
     scores: Scores
     tests: BackTests
     standing: list[list[StandingRule]]
@@ -120,11 +121,10 @@ class _Known:
     knows_window: list[bool]
 
     @classmethod
-    def of(cls, ledger: Ledger, rules: pl.DataFrame, dismissed: pl.DataFrame, model: AlertRecommenderModel) -> _Known:
+    def of(cls, ledger: Ledger, rules: pl.DataFrame, away: pl.DataFrame, model: AlertRecommenderModel) -> _Known:
         features = features_of(ledger)
         user_ids = features[USER_ID].to_list()
         enabled = enabled_matrix(user_ids, rules, model.alert_columns)
-        typed = dismissed.with_columns(pl.lit(None, pl.String).alias("natural_language_query"))
         # A type that the catalogue has dropped since the training has no words to be offered in.
         gone = np.array([key not in BY_KEY for key in model.alert_columns])
         buys = (features["amount_count"] > 0).to_numpy()
@@ -134,8 +134,8 @@ class _Known:
             model=model,
             features=features,
             enabled=enabled,
-            away=enabled_matrix(user_ids, typed, model.alert_columns) | gone,
-            dismissed=enabled_matrix(user_ids, typed),
+            away=enabled_matrix(user_ids, away, model.alert_columns) | gone,
+            refused=enabled_matrix(user_ids, away),
             scores=model.score(features, enabled, known=buys),
             tests=tests,
             standing=standing_rules(rules, user_ids, tests),
@@ -194,7 +194,7 @@ class _Known:
         )[:n_free]
 
     def _without_advice(self, user: int) -> set[str]:
-        return {key for key, is_away in zip(ALERT_KEYS, self.dismissed[user], strict=True) if is_away}
+        return {key for key, is_away in zip(ALERT_KEYS, self.refused[user], strict=True) if is_away}
 
     def _fired_after(self, user: int, changes: Sequence[Change]) -> list[Ints]:
         """Return where each rule of a user fires, those that are to be changed as they would then."""

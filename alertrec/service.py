@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -72,12 +72,13 @@ def generate_recommendations(workspace: Workspace, user_id: str, *, as_of: datet
             delete_list(connection, user_id)
             return False
         written = renew_lists(workspace, connection, UserRange(user_id, user_id), as_of=as_of)
-    _log("recommendations_generated", n_users=written, seconds=time.perf_counter() - started)
-    return written == 1
+    workspace.announce(written)
+    _log("recommendations_generated", n_users=len(written), seconds=time.perf_counter() - started)
+    return bool(written)
 
 
-def renew_lists(workspace: Workspace, connection: Connection, users: Users, *, as_of: datetime | None) -> int:
-    """Renew the lists of some users in the caller's transaction, and return how many were written."""
+def renew_lists(workspace: Workspace, connection: Connection, users: Users, *, as_of: datetime | None) -> list[str]:
+    """Renew the lists of some users in the caller's transaction, and return whose were written, to be announced."""
     champion = workspace.champions.current(connection)
     if as_of is None:
         live = workspace.live.model(connection, workspace.source, champion.version, champion.model)
@@ -85,8 +86,7 @@ def renew_lists(workspace: Workspace, connection: Connection, users: Users, *, a
     # The moment before reading: of two lists, the one whose data were read later is the newer one.
     generated_at = jobs.database_time(connection)
     as_of = as_of or generated_at
-    since = generated_at - timedelta(days=workspace.settings.dismissed_days)
-    data = workspace.source.read(connection, users, as_of=as_of, dismissed_since=since)
+    data = workspace.source.read(connection, users, as_of=as_of, rest=workspace.rest(generated_at))
     return write_lists(connection, _lists_of(workspace, champion, data, as_of=as_of, generated_at=generated_at))
 
 
@@ -226,7 +226,7 @@ def _refresh_claimed(workspace: Workspace, claim: ClaimedChunk) -> int | None:
     try:
         with transient_errors("a chunk was refreshed"), workspace.engine.begin() as connection:
             moment = datetime.fromisoformat(as_of) if as_of else None
-            n_users = renew_lists(workspace, connection, claim.users, as_of=moment)
+            written = renew_lists(workspace, connection, claim.users, as_of=moment)
             if not jobs.finish_chunk(connection, claim):
                 connection.rollback()  # claimed by another worker since, who writes these lists as well
                 return None
@@ -241,7 +241,8 @@ def _refresh_claimed(workspace: Workspace, claim: ClaimedChunk) -> int | None:
     except Exception as error:
         _fail(workspace, claim, error)
         raise
-    return n_users
+    workspace.announce(written)
+    return len(written)
 
 
 def _release(workspace: Workspace, claim: ClaimedChunk, reason: str) -> None:
@@ -272,7 +273,7 @@ def _lists_of(
     workspace: Workspace, champion: Champion, data: UserData, *, as_of: datetime, generated_at: datetime
 ) -> Lists:
     edition = Edition(champion.version, as_of=as_of, generated_at=generated_at, policy=workspace.policy)
-    return build_lists(data.users, data.transactions, data.rules, data.dismissed, model=champion.model, edition=edition)
+    return build_lists(data.users, data.transactions, data.rules, data.away, model=champion.model, edition=edition)
 
 
 def _log(action: str, **facts: Any) -> None:

@@ -24,6 +24,12 @@ def _text(value: str) -> str:
     return value.strip()
 
 
+def _key(value: str) -> str:
+    if len(value) < 32:
+        raise ValueError("a secret of at least 32 characters")
+    return value
+
+
 def _split(value: str, expected: str) -> SplitResult:
     try:
         return urlsplit(value)
@@ -136,6 +142,7 @@ class Settings:
     list_ttl_hours: int = _setting(48, _positive_int, "hours for which a list is current: one nightly refresh may fail")
     retrain_days: int = _setting(7, _positive_int, "days after which a training is due again")
     dismissed_days: int = _setting(30, _positive_int, "days for which a dismissed recommendation stays away")
+    snoozed_days: int = _setting(7, _positive_int, "days after which a snoozed recommendation comes back")
     rule_budget: float = _setting(2.0, _not_negative, "how often in 30 days one offered rule may fire")
     user_budget: float = _setting(
         6.0, _not_negative, "how often all rules of a user may, those that they have included"
@@ -151,6 +158,15 @@ class Settings:
     )
     flower_port: int = _setting(
         5555, _positive_int, "port of Flower on the loopback interface; a free one is taken if it is in use"
+    )
+    web_secret: str | None = _setting(
+        None,
+        _key,
+        "signs sign-in tokens and forms of `alertrec serve`, at least 32 characters; generated and remembered if unset",
+        secret=True,
+    )
+    web_port: int = _setting(
+        8000, _positive_int, "port of `alertrec serve` on the loopback interface; a free one is taken if it is in use"
     )
 
     @classmethod

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from alertrec.announcing import Announcer
 from alertrec.errors import ConfigError, ModelStoreError, NoChampionError
 from alertrec.live import Live
 from alertrec.model_store import ModelStore
@@ -20,7 +21,7 @@ from alertrec.settings import Settings
 from alertrec.storage import models
 from alertrec.storage.database import create_engine
 from alertrec.storage.models import ModelVersion
-from alertrec.storage.source import Source
+from alertrec.storage.source import Rest, Source
 from alertrec.wording import Words
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Workspace:
     store: ModelStore
     champions: Champions
     live: Live
+    announce: Announcer
 
     @property
     def policy(self) -> Policy:
@@ -116,6 +118,11 @@ class Workspace:
             budget=Budget(self.settings.rule_budget, self.settings.user_budget),
             words=Words(self.settings.locale, self.settings.currency),
         )
+
+    def rest(self, at: datetime) -> Rest:
+        """Return for how long what a user has said no to stays away."""
+        refused, snoozed = self.settings.dismissed_days, self.settings.snoozed_days
+        return Rest(at, refused=timedelta(days=refused), snoozed=timedelta(days=snoozed))
 
 
 def open_workspace(settings: Settings, **engine_options: Any) -> Workspace:
@@ -139,4 +146,5 @@ def open_workspace(settings: Settings, **engine_options: Any) -> Workspace:
         store=store,
         champions=Champions(store),
         live=Live(),
+        announce=Announcer(settings.redis_url),
     )

@@ -92,7 +92,7 @@ def _measure_rules(workspace: Workspace) -> None:
         model.score(features, enabled, known=(features["amount_count"] > 0).to_numpy())
 
     def lists() -> None:
-        build_lists(data.users, data.transactions, data.rules, data.dismissed, model=model, edition=edition)
+        build_lists(data.users, data.transactions, data.rules, data.away, model=model, edition=edition)
 
     for what, action in (("features and scores", score), ("lists with rules that fit", lists)):
         _row(f"everybody's {what}, in process", None, min(_seconds(action) for _ in range(3)))

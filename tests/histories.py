@@ -35,7 +35,8 @@ USER: Row = {
     "time_zone": None,
 }
 POLICY = Policy(threshold=0.4, max_items=3, ttl=timedelta(hours=24))
-NOTHING = pl.DataFrame(schema=dict.fromkeys(["user_id", "alert_type"], pl.String))
+_NO_SCHEMA = dict.fromkeys(["user_id", "alert_type", "natural_language_query"], pl.String)
+NOTHING = pl.DataFrame(schema=_NO_SCHEMA)
 
 
 def bought(amount: Any, days_ago: float = 1, merchant: str | None = "Cafe", **other: Any) -> Row:
@@ -49,6 +50,11 @@ def bought(amount: Any, days_ago: float = 1, merchant: str | None = "Cafe", **ot
         "merchant_country": "US",
         "transaction_date": AS_OF.replace(tzinfo=None) - timedelta(days=days_ago),
     } | other
+
+
+def said_no(*pairs: tuple[str, str]) -> pl.DataFrame:
+    """Return what users have said no to: their ids and alert types."""
+    return pl.DataFrame([(*pair, None) for pair in pairs], schema=_NO_SCHEMA, orient="row")
 
 
 # A purchase that fires nothing, of no merchant, so long ago that the history is longer than the window.
@@ -125,7 +131,7 @@ def lists_of(
     *,
     users: list[Row] | None = None,
     rules: list[Row] | None = None,
-    dismissed: pl.DataFrame = NOTHING,
+    away: pl.DataFrame = NOTHING,
     model: AlertRecommenderModel | None = None,
     policy: Policy = POLICY,
 ) -> Lists:
@@ -133,7 +139,7 @@ def lists_of(
     return build_lists(
         *frames(rows, users or [USER]),
         rules_frame(rules or []),
-        dismissed,
+        away,
         model=model or small_model(),
         edition=Edition("v1", as_of=AS_OF, generated_at=AS_OF, policy=policy),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Column, Connection, Row, ScalarSelect, Select, func, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -16,7 +16,10 @@ from alertrec.storage.tables import alert_actions, recommendations
 
 @dataclass(frozen=True)
 class AlertAction:
-    """Something a user did; `event_id` comes from the caller, and the same one is stored once."""
+    """Something a user did; `event_id` comes from the caller, and the same one is stored once.
+
+    `due_at` is when what was dismissed or snoozed may come back; by default, after the days of the settings.
+    """
 
     event_id: UUID
     user_id: str
@@ -25,19 +28,56 @@ class AlertAction:
     alert_rule_id: str | None = None
     alert_type: str | None = None
     recommendation_id: UUID | None = None
+    due_at: datetime | None = None
 
 
 def insert_action(action: AlertAction) -> ReturningInsert[tuple[UUID]]:
     """Return the statement that logs an action; executed twice, it logs once, and then returns no row.
 
-    The type of an action on a recommendation is that of the recommendation, where the caller names none.
+    Where the caller names no type, it is that of the recommendation, or of what was logged of the same rule before.
+    The probability and the model of the recommendation are kept with it, since lists are replaced.
     """
-    offered = select(recommendations.c.alert_type).where(
-        recommendations.c.recommendation_id == action.recommendation_id, recommendations.c.user_id == action.user_id
-    )
-    values = {**action.__dict__, "alert_type": func.coalesce(action.alert_type, offered.scalar_subquery())}
+    offer = offer_of(action.user_id, action.recommendation_id).subquery()
+
+    def of_offer(name: str) -> ScalarSelect[Any]:
+        return select(offer.c[name]).scalar_subquery()
+
+    same_rule = alert_actions.c.alert_rule_id == action.alert_rule_id
+    of_rule = _typed(action.user_id, alert_actions.c.alert_type).where(same_rule).limit(1).scalar_subquery()
+    values = {
+        **action.__dict__,
+        "alert_type": func.coalesce(action.alert_type, of_offer("alert_type"), of_rule),
+        "probability": of_offer("probability"),
+        "model_version": of_offer("model_version"),
+    }
     statement = insert(alert_actions).values(values).on_conflict_do_nothing(index_elements=["event_id"])
     return statement.returning(alert_actions.c.event_id)
+
+
+def offer_of(user_id: str, recommendation_id: UUID | None) -> Select[Any]:
+    """Return the query of what was offered to a user under an id: `alert_type`, `probability`, `model_version`.
+
+    One row or none. Lists are replaced while a browser still shows them: what is no longer there is known by what the
+    user did with it.
+    """
+    names = ("alert_type", "probability", "model_version")
+    offered = select(*(recommendations.c[name] for name in names)).where(
+        recommendations.c.user_id == user_id, recommendations.c.recommendation_id == recommendation_id
+    )
+    answered = _typed(user_id, *(alert_actions.c[name] for name in names)).where(
+        alert_actions.c.recommendation_id == recommendation_id
+    )
+    both = union_all(offered, answered).subquery()
+    return select(*both.c).limit(1)
+
+
+def find_offer(connection: Connection, user_id: str, recommendation_id: UUID) -> Row[Any] | None:
+    """Return what was offered to a user under an id, as `offer_of` does."""
+    return connection.execute(offer_of(user_id, recommendation_id)).first()
+
+
+def _typed(user_id: str, *columns: Column[Any]) -> Select[Any]:
+    return select(*columns).where(alert_actions.c.user_id == user_id, alert_actions.c.alert_type.is_not(None))
 
 
 _TAKE = text("""
@@ -48,6 +88,11 @@ _TAKE = text("""
     UPDATE alertrec.alert_actions AS actions SET processed_at = clock_timestamp()
     FROM taken WHERE actions.event_id = taken.event_id
     RETURNING actions.user_id
+""")
+_WAKE = text("""
+    UPDATE alertrec.alert_actions SET processed_at = NULL
+    WHERE action = 'snoozed' AND coalesce(due_at, occurred_at + :snoozed) <= now()
+      AND processed_at < coalesce(due_at, occurred_at + :snoozed)
 """)
 _DELETE_OLD = text("""
     DELETE FROM alertrec.alert_actions
@@ -62,6 +107,11 @@ def take_unprocessed(connection: Connection, limit: int) -> tuple[int, list[str]
     """
     user_ids = list(connection.execute(_TAKE, {"limit": limit}).scalars())
     return len(user_ids), sorted(set(user_ids))
+
+
+def wake_snoozed(connection: Connection, snoozed: timedelta) -> None:
+    """Mark as unprocessed what was snoozed and has fallen due, so that its users' lists are renewed."""
+    connection.execute(_WAKE, {"snoozed": snoozed})
 
 
 def count_unprocessed(connection: Connection) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import polars as pl
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, SelectBase
 from sqlalchemy.dialects import postgresql
 
 from alertrec.storage.database import driver_connection
@@ -18,7 +18,7 @@ _BLOCK = 1 << 20
 Schema = Mapping[str, Any]  # column → polars type
 
 
-def read_frame(connection: Connection, query: Select[Any], schema: Schema) -> pl.DataFrame:
+def read_frame(connection: Connection, query: SelectBase, schema: Schema) -> pl.DataFrame:
     """Run a query and return its rows.
 
     Parameters

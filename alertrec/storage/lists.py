@@ -50,12 +50,12 @@ _DELETE_EXPIRED = text("""
 """)
 
 
-def write_lists(connection: Connection, new: Lists) -> int:
+def write_lists(connection: Connection, new: Lists) -> list[str]:
     """Replace the lists of these users, whole; a list that is newer stays as it is. Once a transaction.
 
     Returns
     -------
-    int
+    list of str
         Users whose list was written; less than given where a newer one was there.
     """
     connection.execute(_STAGING)
@@ -64,7 +64,7 @@ def write_lists(connection: Connection, new: Lists) -> int:
     user_ids = list(connection.execute(_UPSERT_LISTS).scalars())
     connection.execute(_DELETE_ITEMS, {"user_ids": user_ids})
     connection.execute(_INSERT_ITEMS, {"user_ids": user_ids})
-    return len(user_ids)
+    return user_ids
 
 
 def delete_list(connection: Connection, user_id: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     Connection,
     MetaData,
     Select,
@@ -36,7 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from alertrec.action_types import DISMISSED, RULE_ACTIONS, SWITCHED_ON
+from alertrec.action_types import REFUSED, RULE_ACTIONS, SNOOZED, SWITCHED_ON
 from alertrec.feature_engineering import HISTORY_DAYS
 from alertrec.rules.standing import RULES_SCHEMA
 from alertrec.storage.frames import read_frame
@@ -71,13 +72,30 @@ Users = UserRange | UserIds
 
 
 @dataclass(frozen=True)
+class Rest:
+    """For how long what a user has said no to stays away.
+
+    Attributes
+    ----------
+    at : datetime
+        What has come to an end by then is offered again.
+    refused, snoozed : timedelta
+        From the moment at which it was dismissed, disabled or deleted, or snoozed; unless the action says otherwise.
+    """
+
+    at: datetime
+    refused: timedelta
+    snoozed: timedelta
+
+
+@dataclass(frozen=True)
 class UserData:
     """Everything that is known of some users at one moment; all frames may be empty."""
 
     users: pl.DataFrame
     transactions: pl.DataFrame
     rules: pl.DataFrame
-    dismissed: pl.DataFrame
+    away: pl.DataFrame
 
 
 _USERS_SCHEMA = {
@@ -99,7 +117,7 @@ _TRANSACTIONS_SCHEMA = {
     "transaction_type": pl.String,
     "status": pl.String,
 }
-_DISMISSED_SCHEMA = {"user_id": pl.String, "alert_type": pl.String}
+_AWAY_SCHEMA = {"user_id": pl.String, "alert_type": pl.String, "natural_language_query": pl.String}
 
 
 class Source:
@@ -119,22 +137,22 @@ class Source:
         users: Users | None,
         *,
         as_of: datetime,
-        dismissed_since: datetime | None = None,
+        rest: Rest | None = None,
     ) -> UserData:
         """Read active users, of a range or all, and what was known of them at `as_of`.
 
-        What they dismissed is read only since a moment that is given: training has no use for it.
+        What they have said no to is read only where it is told for how long that counts: training has no use for it.
         """
-        dismissed = pl.DataFrame(schema=_DISMISSED_SCHEMA)
-        if dismissed_since is not None:
-            dismissed = read_frame(connection, _dismissed(users, dismissed_since), _DISMISSED_SCHEMA)
+        away = pl.DataFrame(schema=_AWAY_SCHEMA)
+        if rest is not None:
+            away = read_frame(connection, self._away(users, rest), _AWAY_SCHEMA)
         return UserData(
             users=read_frame(connection, self._users(users), _USERS_SCHEMA),
             transactions=read_frame(connection, self._transactions(users, as_of), _TRANSACTIONS_SCHEMA).with_columns(
                 pl.col("transaction_date").cast(pl.Datetime("us"))
             ),
             rules=read_frame(connection, self._rules(users, as_of), RULES_SCHEMA),
-            dismissed=dismissed,
+            away=away,
         )
 
     def is_active(self, connection: Connection, user_id: str) -> bool | None:
@@ -261,15 +279,29 @@ class Source:
         both = union_all(stored, only_logged).subquery()
         return select(*both.c)
 
+    def _away(self, users: Users | None, rest: Rest) -> CompoundSelect[Any]:
+        """Return the types that users have said no to: dismissed or snoozed, or a rule of theirs switched off.
 
-def _dismissed(users: Users | None, since: datetime) -> Select[Any]:
-    action = alert_actions.c
-    return select(action.user_id, action.alert_type).where(
-        _within(users, action.user_id),
-        action.action == DISMISSED,
-        action.alert_type.is_not(None),
-        action.occurred_at > since,
-    )
+        Whether a rule was switched off is told by the log, and by its row where nobody logs.
+        """
+        action, rule = alert_actions.c, self.alert_rules.c
+        same_rule = and_(rule.id == action.alert_rule_id, rule.user_id == action.user_id)
+        ends = case(
+            (action.action == SNOOZED, action.occurred_at + rest.snoozed), else_=action.occurred_at + rest.refused
+        )
+        logged = (
+            select(action.user_id, func.coalesce(action.alert_type, rule.alert_type), rule.natural_language_query)
+            .select_from(alert_actions.outerjoin(self.alert_rules, same_rule))
+            .where(
+                _within(users, action.user_id),
+                action.action.in_((SNOOZED, *REFUSED)),
+                func.coalesce(action.due_at, ends) > rest.at,
+            )
+        )
+        stored = select(rule.user_id, rule.alert_type, rule.natural_language_query).where(
+            _within(users, rule.user_id), rule.is_active.is_(False), rule.updated_at + rest.refused > rest.at
+        )
+        return union_all(logged, stored)
 
 
 def _within(users: Users | None, user_id: ColumnElement[str]) -> ColumnElement[bool]:

@@ -143,9 +143,13 @@ alert_actions = Table(
     Column("occurred_at", _Time, nullable=False),
     Column("recorded_at", _Time, nullable=False, server_default=func.now()),
     Column("processed_at", _Time),
+    Column("due_at", _Time),
+    Column("probability", Double),
+    Column("model_version", Text),
     Index("ix_alert_actions_user_id_occurred_at", "user_id", "occurred_at"),
     Index("ix_alert_actions_recorded_at", "recorded_at"),
     Index("ix_alert_actions_unprocessed", "recorded_at", postgresql_where=text("processed_at IS NULL")),
+    Index("ix_alert_actions_snoozed", "occurred_at", postgresql_where=text("action = 'snoozed'")),
 )
 
 model_versions = Table(

@@ -11,12 +11,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from alertrec import actions, service
+from alertrec import actions, service, upkeep
 from alertrec.errors import DataError, TransientError
 from alertrec.workspace import Workspace
 from tests.integration.worlds import (
     AS_OF,
     PATIENCE_SECONDS,
+    Outbox,
     active_users,
     execute,
     in_background,
@@ -25,6 +26,7 @@ from tests.integration.worlds import (
     offered,
     read_items,
     read_lists,
+    read_offers,
     scalar,
     small_bank,
     train,
@@ -227,6 +229,42 @@ def test_a_dismissal_by_recommendation_needs_no_type(served: Workspace):
     assert actions.log_action(served, actions.parse_action(event))
     actions.process_actions(served)
     assert items[0]["alert_type"] not in offered(served, user_id)
+
+
+def test_an_answer_keeps_what_was_promised_though_the_list_is_replaced(served: Workspace):
+    user_id, offers = next(iter(read_offers(served).items()))
+    offer = offers[0]
+    event = {"user_id": user_id, "action": "shown", "recommendation_id": str(offer["recommendation_id"])}
+    assert actions.log_action(served, actions.parse_action(event))
+    execute(served, "DELETE FROM alertrec.recommendations")
+    assert actions.log_action(served, actions.parse_action({**event, "action": "accepted"}))
+    promised = {name: offer[name] for name in ("alert_type", "probability", "model_version")}
+    kept = execute(served, "SELECT alert_type, probability, model_version FROM alertrec.alert_actions")
+    assert kept == [promised, promised]
+
+
+def test_a_rule_that_is_deleted_is_of_the_type_that_it_was_created_with(workspace: Workspace):
+    event = {"user_id": "u1", "alert_rule_id": "r1"}
+    for action in ({"action": "created", "alert_type": HIGH}, {"action": "deleted"}):
+        actions.log_action(workspace, actions.parse_action(event | action))
+    actions.log_action(workspace, actions.parse_action(event | {"user_id": "u2", "action": "deleted"}))
+    kept = execute(workspace, "SELECT user_id, alert_type FROM alertrec.alert_actions ORDER BY recorded_at")
+    assert [tuple(row.values()) for row in kept] == [("u1", HIGH), ("u1", HIGH), ("u2", None)]
+
+
+def test_what_was_snoozed_is_offered_again_within_a_tick_of_falling_due(served: Workspace):
+    user_id, offers = next(iter(read_offers(served).items()))
+    alert_type, now = offers[0]["alert_type"], datetime.now(UTC)
+    log(served, user_id, "snoozed", now, alert_type=alert_type, due_at=now + timedelta(hours=1))
+    upkeep.tick(served, Outbox())
+    assert (actions.process_actions(served), actions.process_actions(served)) == (1, 0)
+    assert alert_type not in offered(served, user_id)
+    execute(served, "UPDATE alertrec.alert_actions SET due_at = clock_timestamp()")
+    upkeep.tick(served, Outbox())
+    assert actions.process_actions(served) == 1
+    assert alert_type in offered(served, user_id)
+    upkeep.tick(served, Outbox())
+    assert actions.process_actions(served) == 0
 
 
 def test_a_recommendation_of_another_user_gives_an_action_no_type(served: Workspace):

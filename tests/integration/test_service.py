@@ -493,6 +493,32 @@ def test_a_dismissed_alert_stays_away_for_the_days_set_and_then_comes_back(gener
     now = datetime.now(UTC)
     log(generous, user_id, "dismissed", now - timedelta(days=days - 1), alert_type=HIGH)
     log(generous, user_id, "dismissed", now - timedelta(days=days + 1), alert_type=LARGE)
-    log(generous, user_id, "snoozed", now - timedelta(days=1), alert_type=MERCHANT)
     assert not_offered(generous, user_id) == {HIGH}
     assert not_offered(generous, other) == set()
+
+
+def test_a_snoozed_alert_comes_back_after_the_days_set_or_when_it_says(generous: Workspace):
+    user_id, other = active_users(generous)[:2]
+    days = generous.settings.snoozed_days
+    now = datetime.now(UTC)
+    log(generous, user_id, "snoozed", now - timedelta(days=days - 1), alert_type=HIGH)
+    log(generous, user_id, "snoozed", now - timedelta(days=days + 1), alert_type=LARGE)
+    assert not_offered(generous, user_id) == {HIGH}
+    log(generous, other, "snoozed", now - timedelta(days=days + 1), alert_type=HIGH, due_at=now + timedelta(days=1))
+    log(generous, other, "snoozed", now, alert_type=LARGE, due_at=now)
+    assert not_offered(generous, other) == {HIGH}
+
+
+@pytest.mark.parametrize("action", ["disabled", "deleted"])
+def test_a_rule_that_was_switched_off_is_not_offered_again_at_once(generous: Workspace, action: str):
+    user_id, now = add_rule(generous, HIGH), datetime.now(UTC)
+    log(generous, user_id, action, now, alert_rule_id="r1")  # its type is that of the rule
+    assert not_offered(generous, user_id, as_of=now) == {HIGH}
+    days = timedelta(days=generous.settings.dismissed_days + 1)
+    execute(generous, "UPDATE alertrec.alert_actions SET occurred_at = :then", then=now - days)
+    assert not_offered(generous, user_id, as_of=now) == set()
+
+
+def test_a_rule_that_was_switched_off_without_a_word_is_not_offered_again_at_once(generous: Workspace):
+    user_id = add_rule(generous, HIGH, is_active=False, updated_at=datetime.now(UTC))
+    assert not_offered(generous, user_id, as_of=datetime.now(UTC)) == {HIGH}

@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import polars as pl
 import pytest
 
 from alertrec.catalog import ALERT_KEYS
@@ -27,6 +26,7 @@ from tests.histories import (
     ledger,
     lists_of,
     rule,
+    said_no,
     small_model,
     standing,
 )
@@ -252,16 +252,16 @@ def test_advice_stands_in_the_list_with_what_the_rule_does_and_what_the_other_nu
 
 def test_advice_on_a_type_that_was_dismissed_is_not_given():
     rules = [rule(LARGE, {"amount": 20}), rule(SPENDER, NEVER)]
-    dismissed = pl.DataFrame({"user_id": ["u", "v"], "alert_type": [LARGE, SPENDER]})
+    away = said_no(("u", LARGE), ("v", SPENDER))
     rows = [*OFTEN, *(bought(15.0, 60 + hour / 24) for hour in range(3))]  # a week of which the first says nothing
     assert [item["alert_type"] for item in changes_in(*rows, rules=rules)] == [LARGE, SPENDER]
-    assert [item["alert_type"] for item in changes_in(*rows, rules=rules, dismissed=dismissed)] == [SPENDER]
+    assert [item["alert_type"] for item in changes_in(*rows, rules=rules, away=away)] == [SPENDER]
 
 
 def test_a_type_that_was_dismissed_stays_so_where_the_model_does_not_know_it():
     model = small_model(alert_columns=tuple(key for key in ALERT_KEYS if key != LARGE))
-    dismissed = pl.DataFrame({"user_id": ["u"], "alert_type": [LARGE]})
-    assert changes_in(*OFTEN, rules=[rule(LARGE, {"amount": 20})], dismissed=dismissed, model=model) == []
+    away = said_no(("u", LARGE))
+    assert changes_in(*OFTEN, rules=[rule(LARGE, {"amount": 20})], away=away, model=model) == []
 
 
 def test_at_most_two_rules_are_spoken_of_and_dismissed_ones_make_way():
@@ -269,8 +269,8 @@ def test_at_most_two_rules_are_spoken_of_and_dismissed_ones_make_way():
     # The limit is missing: that rule is retired; the noisy one comes first, then by their ids.
     options: dict[str, Any] = {"rules": rules, "users": [USER | {"credit_limit": None}]}
     assert sorted(item["alert_type"] for item in changes_in(*OFTEN, **options)) == sorted([LARGE, NEW])
-    dismissed = pl.DataFrame({"user_id": ["u"], "alert_type": [NEW]})
-    found = changes_in(*OFTEN, dismissed=dismissed, **options)
+    away = said_no(("u", NEW))
+    found = changes_in(*OFTEN, away=away, **options)
     assert sorted(item["alert_type"] for item in found) == sorted([LARGE, SPENDER])
 
 
@@ -296,8 +296,8 @@ def test_a_loosened_rule_and_the_offers_together_keep_the_users_budget():
     # Purchases of 100, 110, … 170 at shops of their own; four firings in all are allowed.
     rows = [bought(100.0 + 10 * n, 5 * n + 1, f"Shop {'abcdefgh'[n]}") for n in range(8)]
     policy, rules = replace(QUIET, budget=Budget(per_rule=2.0, per_user=4 / 3)), [rule(LARGE, NEVER)]
-    others = pl.DataFrame({"user_id": "u", "alert_type": [key for key in ALERT_KEYS if key != LARGE]})
-    (alone,) = changes_in(*rows, rules=rules, policy=policy, dismissed=others)
+    others = said_no(*(("u", key) for key in ALERT_KEYS if key != LARGE))
+    (alone,) = changes_in(*rows, rules=rules, policy=policy, away=others)
     # Above 100 are seven, above 150 two.
     assert (alone["parameters"], alone["would_have_fired"]["count"]) == ({"amount": 150.0}, 2)
     # Among offers, what they take is not for the rule.

@@ -16,6 +16,7 @@ from alertrec.lists import Edition, Lists, build_lists
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.rules.policy import Policy
 from alertrec.wording import Words
+from tests.histories import NOTHING, said_no
 
 AS_OF = datetime(2026, 3, 15, 12, tzinfo=UTC)
 N_USERS, TRIBE = 24, 12
@@ -57,7 +58,6 @@ RULES = pl.DataFrame(
     schema=dict.fromkeys(["user_id", "alert_type", "natural_language_query"], pl.String),
 )
 WORDS = Words()
-NOTHING = pl.DataFrame(schema=dict.fromkeys(["user_id", "alert_type"], pl.String))
 POLICY = Policy(threshold=0.4, max_items=3, ttl=timedelta(hours=24))
 
 
@@ -87,10 +87,10 @@ def edition(version: str = "v1", policy: Policy = POLICY, generated_at: datetime
 
 
 def built(
-    *, users: pl.DataFrame = USERS, rules: pl.DataFrame = RULES, dismissed: pl.DataFrame = NOTHING, **options: Any
+    *, users: pl.DataFrame = USERS, rules: pl.DataFrame = RULES, away: pl.DataFrame = NOTHING, **options: Any
 ) -> Lists:
     model = options.pop("model", MODEL)
-    return build_lists(users, TRANSACTIONS, rules, dismissed, model=model, edition=edition(**options))
+    return build_lists(users, TRANSACTIONS, rules, away, model=model, edition=edition(**options))
 
 
 def pairs(items: pl.DataFrame) -> set[tuple[str, str]]:
@@ -120,8 +120,7 @@ def test_nothing_is_offered_that_a_user_has():
 def test_nothing_is_offered_that_a_user_has_dismissed_and_others_still_get_it():
     generous = Policy(threshold=0.0, max_items=8, ttl=POLICY.ttl)
     before, gone = pairs(built(policy=generous).items), {(IDS[0], COMMON), (NEWCOMER, RARE)}
-    dismissed = pl.DataFrame(sorted(gone), schema=["user_id", "alert_type"], orient="row")
-    assert pairs(built(policy=generous, dismissed=dismissed).items) == before - gone
+    assert pairs(built(policy=generous, away=said_no(*sorted(gone))).items) == before - gone
 
 
 def test_what_all_neighbours_have_comes_first_and_what_is_below_the_threshold_is_left_out():
@@ -175,7 +174,7 @@ def test_where_nothing_reaches_the_threshold_two_are_offered_as_low():
 def test_an_empty_list_is_an_honest_answer(how: str):
     everything = everything_for(IDS[3])
     rules = everything.with_columns(pl.lit(None, pl.String).alias("natural_language_query"))
-    result = built(rules=rules) if how == "has it all" else built(dismissed=everything)
+    result = built(rules=rules) if how == "has it all" else built(away=rules)
     assert result.lists.filter(user_id=IDS[3])["n_items"].to_list() == [0]
     assert result.items.filter(user_id=IDS[3]).is_empty()
     assert result.lists.filter(user_id=IDS[3])["recommendation_type"].to_list() == ["ml_collaborative_filtering"]

@@ -48,6 +48,9 @@ def test_each_variable_reaches_its_field():
         "chunk_size": ("500", 500),
         "flower_password": ("pw", "pw"),
         "flower_port": ("5600", 5600),
+        "snoozed_days": ("3", 3),
+        "web_secret": ("s" * 32, "s" * 32),
+        "web_port": ("8001", 8001),
     }
     assert set(values) == {each.name for each in fields(Settings)}
     settings = Settings.from_env({f"ALERTREC_{name.upper()}": given for name, (given, _) in values.items()})
