@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from alertrec.action_types import ACTIONS
 from alertrec.catalog import ALERT_KEYS
-from alertrec.errors import DataError, TransientError
+from alertrec.errors import DataError, TransientError, UnknownRecommendationError
 from alertrec.service import renew_lists
 from alertrec.storage import actions, models
 from alertrec.storage.actions import AlertAction
@@ -57,6 +57,21 @@ def parse_action(event: Any) -> AlertAction:
 def log_action(workspace: Workspace, action: AlertAction) -> bool:
     """Store an action; False if one with its `event_id` is there already."""
     with transient_errors("an action was logged"), workspace.engine.begin() as connection:
+        return connection.execute(actions.insert_action(action)).first() is not None
+
+
+def answer(workspace: Workspace, action: AlertAction) -> bool:
+    """Store what a user did with a recommendation; False if an action with its `event_id` is there already.
+
+    Raises
+    ------
+    UnknownRecommendationError, TransientError
+        If it was never made to this user.
+    """
+    assert action.recommendation_id is not None
+    with transient_errors("an answer was logged"), workspace.engine.begin() as connection:
+        if actions.find_offer(connection, action.user_id, action.recommendation_id) is None:
+            raise UnknownRecommendationError(str(action.recommendation_id))
         return connection.execute(actions.insert_action(action)).first() is not None
 
 

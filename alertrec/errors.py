@@ -4,6 +4,7 @@
     ├── ConfigError             a setting is missing, misspelt or contradicts another
     ├── DataError               the caller's data or arguments cannot be used
     │   ├── UnknownUserError        no such user
+    │   ├── UnknownRecommendationError  never made to this user
     │   └── NotEnoughDataError      too few users or transactions to train on
     ├── NotFittedError          a model was asked before it was trained or loaded
     │   └── NoChampionError         nothing has been trained and promoted yet
@@ -39,6 +40,17 @@ class UnknownUserError(DataError):
 
     def __str__(self) -> str:
         return f"user {self.user_id!r} is not known; import the user first, or check the id"
+
+
+class UnknownRecommendationError(DataError):
+    """A recommendation was never made to this user, or so long ago that nothing is left of it."""
+
+    def __init__(self, recommendation_id: str) -> None:
+        super().__init__(recommendation_id)
+        self.recommendation_id = recommendation_id
+
+    def __str__(self) -> str:
+        return f"recommendation {self.recommendation_id} was not made to this user; read the list again"
 
 
 class NotEnoughDataError(DataError):

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Connection, Row, ScalarSelect, Select, func, select, text, union_all
+from sqlalchemy import Column, Connection, Row, ScalarSelect, Select, func, null, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 
+from alertrec.action_types import LOOKED_AT
 from alertrec.storage.tables import alert_actions, recommendations
 
 
@@ -47,6 +48,8 @@ def insert_action(action: AlertAction) -> ReturningInsert[tuple[UUID]]:
     values = {
         **action.__dict__,
         "alert_type": func.coalesce(action.alert_type, of_offer("alert_type"), of_rule),
+        # Looking changes no list, and there is nothing to apply.
+        "processed_at": func.clock_timestamp() if action.action in LOOKED_AT else null(),
         "probability": of_offer("probability"),
         "model_version": of_offer("model_version"),
     }

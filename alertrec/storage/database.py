@@ -16,7 +16,8 @@ from alertrec.errors import TransientError, first_line
 
 # Every relation is named with its schema. The path is set all the same: by default, the schema of the user's own name
 # comes first, and a user `alertrec` would have ours as the default one.
-_OPTIONS = "-c timezone=UTC -c search_path=public"
+SESSION_OPTIONS = "-c timezone=UTC -c search_path=public"
+CONNECT_TIMEOUT_SECONDS = 5
 
 
 def create_engine(database_url: str, *, application_name: str = "alertrec") -> Engine:
@@ -32,8 +33,8 @@ def create_engine(database_url: str, *, application_name: str = "alertrec") -> E
         pool_timeout=10,
         hide_parameters=True,  # what is bound is customers' data, and errors end in logs
         connect_args={
-            "connect_timeout": 5,
-            "options": _OPTIONS,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "options": SESSION_OPTIONS,
             "application_name": application_name,
             "client_encoding": "utf8",
         },

@@ -6,7 +6,7 @@ the days of history, stands there too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,10 +34,12 @@ from sqlalchemy import (
     select,
     true,
     union_all,
+    update,
 )
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from alertrec.action_types import REFUSED, RULE_ACTIONS, SNOOZED, SWITCHED_ON
+from alertrec.errors import DataError
 from alertrec.feature_engineering import HISTORY_DAYS
 from alertrec.rules.standing import RULES_SCHEMA
 from alertrec.storage.frames import read_frame
@@ -143,17 +145,57 @@ class Source:
 
         What they have said no to is read only where it is told for how long that counts: training has no use for it.
         """
-        away = pl.DataFrame(schema=_AWAY_SCHEMA)
-        if rest is not None:
-            away = read_frame(connection, self._away(users, rest), _AWAY_SCHEMA)
-        return UserData(
-            users=read_frame(connection, self._users(users), _USERS_SCHEMA),
-            transactions=read_frame(connection, self._transactions(users, as_of), _TRANSACTIONS_SCHEMA).with_columns(
-                pl.col("transaction_date").cast(pl.Datetime("us"))
-            ),
-            rules=read_frame(connection, self._rules(users, as_of), RULES_SCHEMA),
-            away=away,
+        away = pl.DataFrame(schema=_AWAY_SCHEMA) if rest is None else self.away(connection, users, rest)
+        accounts, transactions = self.history(connection, users, as_of=as_of)
+        return UserData(accounts, transactions, rules=self.rules(connection, users, as_of=as_of), away=away)
+
+    def history(
+        self, connection: Connection, users: Users | None, *, as_of: datetime
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Read active users and transactions alone, which is all that firings hang on."""
+        transactions = read_frame(connection, self._transactions(users, as_of), _TRANSACTIONS_SCHEMA)
+        return (
+            read_frame(connection, self._users(users), _USERS_SCHEMA),
+            transactions.with_columns(pl.col("transaction_date").cast(pl.Datetime("us"))),
         )
+
+    def rules(self, connection: Connection, users: Users | None, *, as_of: datetime) -> pl.DataFrame:
+        """Read the rules that were on at `as_of`."""
+        return read_frame(connection, self._rules(users, as_of), RULES_SCHEMA)
+
+    def away(self, connection: Connection, users: Users | None, rest: Rest) -> pl.DataFrame:
+        """Read the types that users have said no to."""
+        return read_frame(connection, self._away(users, rest), _AWAY_SCHEMA)
+
+    def n_active(self, connection: Connection) -> int:
+        """Return how many users are active."""
+        return connection.scalar(select(func.count()).select_from(self.users).where(self.users.c.is_active)) or 0
+
+    def n_users_by_type(self, connection: Connection) -> dict[str, int]:
+        """Return how many users have each alert type on, by the typed column."""
+        rule = self.alert_rules.c
+        query = select(rule.alert_type, func.count(rule.user_id.distinct())).where(
+            rule.is_active, rule.alert_type.is_not(None)
+        )
+        return {row[0]: int(row[1]) for row in connection.execute(query.group_by(rule.alert_type))}
+
+    def insert_rule(self, connection: Connection, *, rule_id: str, **values: Any) -> None:
+        """Insert a rule that is on; one with its id stays as it is."""
+        row = {"id": rule_id, "is_active": True, **values}
+        connection.execute(insert(self.alert_rules).values(row).on_conflict_do_nothing(index_elements=["id"]))
+
+    def alter_rule(self, connection: Connection, *, rule_id: str, user_id: str, values: Mapping[str, Any]) -> None:
+        """Alter a rule of a user.
+
+        Raises
+        ------
+        DataError
+            If the user has no such rule.
+        """
+        rule = self.alert_rules
+        change = update(rule).where(rule.c.id == rule_id, rule.c.user_id == user_id)
+        if connection.execute(change.values({**values, "updated_at": func.now()})).rowcount == 0:
+            raise DataError("the rule that the advice is about is no longer there; read the list again")
 
     def is_active(self, connection: Connection, user_id: str) -> bool | None:
         """Return whether a user is active; None if there is no such user."""
