@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import RowMapping
+
 from alertrec.errors import TransientError
 from alertrec.storage import jobs
 from alertrec.workspace import Workspace
@@ -34,6 +36,11 @@ def read_state(workspace: Workspace, job_id: UUID) -> JobState:
     with workspace.engine.connect() as connection:
         row = jobs.read_run(connection, job_id)
     assert row is not None, "jobs are deleted months after they finished"
+    return state_of(row)
+
+
+def state_of(row: RowMapping) -> JobState:
+    """Return the state that the row of a job tells, as `jobs.read_run` gives it."""
     progress = row["progress"] or {}
     if row["n_chunks"]:
         step, done, total = "refreshing", int(row["n_users_done"]), int(row["n_users"])

@@ -88,6 +88,15 @@ class Fit:
     history_days: int
 
 
+def rule_texts(entry: AlertType, parameters: Parameters, words: Words) -> dict[str, str]:
+    """Return the columns that tell of a rule with these parameters, whoever has it."""
+    return {
+        "title": words.fill(entry.title_for(parameters), parameters),
+        "description": words.fill(entry.description_for(parameters), parameters),
+        "natural_language_query": words.fill(entry.query_for(parameters), parameters),
+    }
+
+
 def offer_card(entry: AlertType, evidence: Evidence, fit: Fit, policy: Policy) -> dict[str, Any]:
     """Return the columns of an offer that tell of it."""
     confidence = confidence_level(evidence.probability, evidence.low, policy.threshold)
@@ -96,9 +105,7 @@ def offer_card(entry: AlertType, evidence: Evidence, fit: Fit, policy: Policy) -
         "probability": evidence.probability,
         "confidence_level": confidence,
         "priority": _priority(confidence, fit),
-        "title": policy.words.fill(entry.title_for(fit.parameters), fit.parameters),
-        "description": policy.words.fill(entry.description_for(fit.parameters), fit.parameters),
-        "natural_language_query": policy.words.fill(entry.query_for(fit.parameters), fit.parameters),
+        **rule_texts(entry, fit.parameters, policy.words),
         "reasoning": " ".join(_why(entry, evidence, fit, policy.words) + _how_it_fits(entry, fit, policy.words)),
         "reasons": [*_reasons(entry, evidence), _fit_reason(fit, policy)],
     }
@@ -117,15 +124,14 @@ def advice_card(
         With the parameters that are advised.
     """
     words, n_now = policy.words, fired_now["count"]
-    title = words.fill(entry.title_for(fit.parameters), fit.parameters)
+    texts = rule_texts(entry, fit.parameters, words)
     return {
+        **texts,
         "recommendation_type": CHANGE,
         "probability": None,  # nobody has measured how often advice is taken
         "confidence_level": HIGH,  # it rests on what happened
         "priority": _urgency(advice, n_now, policy),
-        "title": f"{_HEADS[advice]}: {title}",
-        "description": words.fill(entry.description_for(fit.parameters), fit.parameters),
-        "natural_language_query": words.fill(entry.query_for(fit.parameters), fit.parameters),
+        "title": f"{_HEADS[advice]}: {texts['title']}",
         "reasoning": f"{_sentence_of_now(entry, now, fired_now, fit, words)} {_remedy(entry, advice, fit, words)}",
         "reasons": [
             {"kind": CHANGE, "advice": str(advice), "n_fired": n_now, "parameters": dict(now)},
