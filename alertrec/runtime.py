@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from alertrec.embedded import servers
+from alertrec.embedded import remembered, servers
 from alertrec.errors import ConfigError
 from alertrec.settings import Settings
 
@@ -30,6 +30,14 @@ def connected(settings: Settings) -> Iterator[Settings]:
         return
     with servers(settings.data_dir) as running:
         yield replace(settings, database_url=running.database_url, redis_url=running.redis_url)
+
+
+def remembered_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings of a process that starts no servers: with the URLs of embedded ones that run, if any do."""
+    settings = Settings.from_env(environ)
+    if settings.database_url is None and (running := remembered(settings.data_dir)):
+        return replace(settings, database_url=running.database_url, redis_url=running.redis_url)
+    return settings
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,14 +21,10 @@ def workspace() -> Workspace:
     """
     global _workspace  # noqa: PLW0603  # one a process is the point
     if _workspace is None:
-        from alertrec.embedded import remembered
-        from alertrec.settings import Settings
+        from alertrec.runtime import remembered_settings
         from alertrec.workspace import open_workspace
 
-        settings = Settings.from_env(os.environ)
-        if settings.database_url is None and (servers := remembered(settings.data_dir)):
-            settings = replace(settings, database_url=servers.database_url, redis_url=servers.redis_url)
-        _workspace = open_workspace(settings, application_name="alertrec worker")
+        _workspace = open_workspace(remembered_settings(os.environ), application_name="alertrec worker")
     return _workspace
 
 

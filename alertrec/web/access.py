@@ -1,0 +1,183 @@
+"""Who is it, when alertrec runs alone: signed tokens, sessions of a browser, and forms that nobody else can send.
+
+A bank that mounts the router brings its own authentication, and needs none of this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+from fastapi import HTTPException, Request, Response
+from starlette.requests import HTTPConnection
+from starlette.status import HTTP_401_UNAUTHORIZED, HTTP_403_FORBIDDEN
+
+from alertrec.settings import Settings
+
+SESSION_COOKIE = "alertrec_session"
+FORM_COOKIE = "alertrec_form"
+CSRF_FIELD = "csrf_token"
+CSRF_HEADER = "x-csrf-token"
+SESSION_SECONDS = 8 * 3600
+
+_ALGORITHM = "HS256"
+_AUDIENCE = "alertrec"
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Who looks: a customer by their id, or somebody of the bank's who may see everything."""
+
+    user_id: str
+    is_admin: bool = False
+
+
+def web_secret(settings: Settings) -> str:
+    """Return the secret that signs tokens and forms, made and remembered in the data directory where none is set."""
+    if settings.web_secret is not None:
+        return settings.web_secret
+    path = settings.data_dir / "web_secret"
+    if not path.exists():
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f"web_secret.{os.getpid()}")
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+        _keep_first(scratch, path)
+    return path.read_text().strip()
+
+
+def _keep_first(scratch: Path, path: Path) -> None:
+    """Give a file its name unless another process was quicker."""
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink()
+
+
+def sign_token(secret: str, viewer: Viewer, *, seconds: float = SESSION_SECONDS) -> str:
+    """Return a token (JWT, HS256) that says who somebody is, for a while.
+
+    A bank may make the same with any library: claims `sub` (the user's id), `aud` ("alertrec"), `exp`, and
+    `admin` (true) for its own staff.
+    """
+    claims = {"sub": viewer.user_id, "aud": _AUDIENCE, "exp": time.time() + seconds}
+    return jwt.encode(claims | ({"admin": True} if viewer.is_admin else {}), secret, algorithm=_ALGORITHM)
+
+
+class Access:
+    """Tells who a request comes from, by a bearer token or the cookie of a session."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def read_token(self, token: str) -> Viewer | None:
+        """Return whom a token names; None where it is not ours, altered, or has expired."""
+        options: Any = {"require": ["exp", "sub", "aud"]}
+        try:
+            claims = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], audience=_AUDIENCE, options=options)
+        except jwt.InvalidTokenError:
+            return None
+        user_id = claims["sub"]
+        return Viewer(user_id, is_admin=claims.get("admin") is True) if user_id and "\x00" not in user_id else None
+
+    def viewer(self, connection: HTTPConnection) -> Viewer | None:
+        """Return who it is, without asking what they may do."""
+        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self.read_token(token)
+        cookie = connection.cookies.get(SESSION_COOKIE)
+        return self.read_token(cookie) if cookie else None
+
+    async def require(self, connection: HTTPConnection) -> Viewer:
+        """Return who it is.
+
+        Raises
+        ------
+        HTTPException
+            401 where nobody is signed in; 403 where a browser was made to send the request by another site.
+        """
+        viewer = self.viewer(connection)
+        if viewer is None:
+            raise HTTPException(HTTP_401_UNAUTHORIZED, "sign in, or send a bearer token that is valid", _CHALLENGE)
+        if "authorization" not in connection.headers:  # a browser adds a cookie by itself, and no token
+            await self._refuse_other_sites(connection)
+        connection.state.viewer = viewer
+        return viewer
+
+    async def current_user(self, connection: HTTPConnection) -> str:
+        """Return the id of the customer who is signed in; a dependency."""
+        return (await self.require(connection)).user_id
+
+    async def admin(self, connection: HTTPConnection) -> str:
+        """Return the id of the member of staff who is signed in; a dependency. 403 for customers."""
+        viewer = await self.require(connection)
+        if not viewer.is_admin:
+            raise HTTPException(HTTP_403_FORBIDDEN, "this is for the bank's own staff")
+        return viewer.user_id
+
+    async def check_form(self, request: Request) -> None:
+        """Refuse a form, or a request of a script, that does not carry the token of a page of ours; a dependency."""
+        expected = self._csrf_token(request.cookies.get(FORM_COOKIE, ""))
+        given = request.headers.get(CSRF_HEADER)
+        if given is None and "form" in request.headers.get("content-type", ""):
+            field = (await request.form()).get(CSRF_FIELD)
+            given = field if isinstance(field, str) else None
+        if FORM_COOKIE not in request.cookies or not hmac.compare_digest((given or "").encode(), expected.encode()):
+            raise HTTPException(HTTP_403_FORBIDDEN, "the form has expired; load the page again and repeat")
+
+    def csrf_token(self, request: Request) -> str:
+        """Return the token that forms of this browser carry; a browser that is new gets its cookie with the answer."""
+        nonce = request.cookies.get(FORM_COOKIE)
+        if nonce is None:
+            nonce = getattr(request.state, "form_cookie", None) or secrets.token_urlsafe(24)
+            request.state.form_cookie = nonce
+        return self._csrf_token(nonce)
+
+    def start_session(self, response: Response, viewer: Viewer, *, is_secure: bool) -> None:
+        """Sign a browser in."""
+        token = sign_token(self._secret, viewer)
+        options: dict[str, Any] = {"max_age": SESSION_SECONDS, "secure": is_secure}
+        response.set_cookie(SESSION_COOKIE, token, httponly=True, samesite="lax", **options)
+
+    def end_session(self, response: Response) -> None:
+        """Sign a browser out."""
+        response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax")
+
+    async def _refuse_other_sites(self, connection: HTTPConnection) -> None:
+        if isinstance(connection, Request):
+            if connection.method not in _SAFE:
+                await self.check_form(connection)
+        elif _host_of(connection.headers.get("origin", "")) != connection.headers.get("host"):
+            # A socket has no form to carry a token; but browsers always say where it was opened from.
+            raise HTTPException(HTTP_403_FORBIDDEN, "the socket was opened by another site")
+
+    def _csrf_token(self, nonce: str) -> str:
+        return hmac.new(self._secret.encode(), f"form:{nonce}".encode(), hashlib.sha256).hexdigest()
+
+
+def _host_of(origin: str) -> str:
+    return urlsplit(origin).netloc
+
+
+async def check_csrf(request: Request) -> None:
+    """Refuse a form that does not carry the token of a page of ours; a dependency of pages."""
+    access: Access = request.app.state.access
+    await access.check_form(request)
+
+
+def csrf_token(request: Request) -> str:
+    """Return the token that the forms of a page carry."""
+    access: Access = request.app.state.access
+    return access.csrf_token(request)

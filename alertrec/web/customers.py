@@ -1,0 +1,262 @@
+"""What a customer may ask for: their own list, and nobody else's. Whose it is, only the authentication says."""
+
+# No `from __future__ import annotations`: FastAPI evaluates the annotations, and a dependency is a local name here.
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from alertrec.action_types import LOOKED_AT
+from alertrec.actions import answer
+from alertrec.adopting import Adopted, Wish, adopt
+from alertrec.catalog import ALERT_TYPES, CATEGORIES
+from alertrec.errors import QueueUnavailableError
+from alertrec.starters import PLACEHOLDER
+from alertrec.storage.actions import AlertAction
+from alertrec.task_names import GENERATE_RECOMMENDATIONS, PROCESS_ACTIONS
+from alertrec.user_story import preview
+from alertrec.web.problems import responses
+from alertrec.web.resources import Web
+from alertrec.web.shapes import (
+    AlertTypes,
+    Categories,
+    CreatedRule,
+    Feedback,
+    PreviewShape,
+    PreviewWish,
+    RecommendationList,
+    Recorded,
+    RuleWish,
+    Triggered,
+)
+
+READY = "recommendations_ready"
+_BEING_MADE = "Your own recommendations are being made; until then, these are what most customers choose."
+_WILL_BE_MADE = "Your own recommendations will be made soon; until then, these are what most customers choose."
+_BEING_RENEWED = "This list is being renewed."
+
+
+def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
+    """Add the routes of customers."""
+    user = Annotated[str, Depends(current_user)]
+    signed_in = responses(401, 403, 503)
+
+    @router.get(
+        "/recommendations",
+        response_model=RecommendationList,
+        responses={**signed_in, **responses(404, 422)},
+        summary="The list of the signed-in customer",
+    )
+    async def get_recommendations(
+        user_id: user,
+        force_refresh: Annotated[
+            bool, Query(description="Have the list renewed; the present one is answered.")
+        ] = False,
+        explain: Annotated[bool, Query(description="Add what each probability rests on.")] = False,
+    ) -> Response:
+        """Return the current list at once. Where there is none, starters, while the customer's own list is made:
+        `is_placeholder` is true then, and `recommendations_ready` is sent when it stands.
+        """
+        started = time.perf_counter()
+        kind, is_hit = None, False
+        try:
+            stored = await web.lists.read(user_id)
+            is_hit = stored is not None
+            if stored is not None and not (force_refresh or explain):
+                kind = _kind_of(stored)
+                return Response(stored, media_type="application/json")
+            found = await _answer_at_length(web, user_id, stored, force_refresh=force_refresh, explain=explain)
+            kind = found["recommendation_type"]
+            return JSONResponse(found)
+        finally:
+            web.usage.count(time.perf_counter() - started, kind=kind, is_hit=is_hit)
+
+    @router.get("/recommendations/categories", summary="What kinds of alerts there are; public")
+    def get_categories() -> Categories:
+        """Return for each category what its rules say."""
+        words = web.workspace.policy.words
+        return Categories(
+            categories={
+                category: [
+                    words.fill(entry.query_for(entry.parameters), entry.parameters)
+                    for entry in ALERT_TYPES
+                    if entry.category == category
+                ]
+                for category in CATEGORIES
+            }
+        )
+
+    @router.get("/recommendations/alert-types", summary="What thresholds may be chosen; public")
+    def get_alert_types() -> AlertTypes:
+        """Return for each alert type its number, and the steps at which it is offered."""
+        return AlertTypes.model_validate(_alert_types(web))
+
+    @router.get(
+        "/recommendations/stream",
+        response_class=EventSourceResponse,
+        responses=signed_in,
+        summary="Server-sent events: the customer's list was written",
+    )
+    async def stream_recommendations(user_id: user) -> AsyncIterator[ServerSentEvent]:
+        """Send `recommendations_ready`, with the list, whenever it was written, whichever worker did."""
+        with web.hub.listening(user_id) as signal:
+            yield ServerSentEvent(comment="connected")
+            while True:
+                await signal.wait()
+                if web.hub.is_stopped:
+                    return
+                signal.clear()
+                yield ServerSentEvent(event=READY, data=await ready_message(web, user_id))
+
+    @router.post("/recommendations/create-rule", responses={**signed_in, **responses(404, 422)})
+    def create_rule(user_id: user, wish: RuleWish) -> CreatedRule:
+        """Switch on what was recommended, with the threshold that the customer chose.
+
+        The rule and what is logged of it are written together or not at all. Where the recommendation is advice, the
+        rule that it is about is altered, or switched off. Sent twice with one `event_id`, it creates one rule.
+        """
+        adopted = adopt(web.workspace, user_id, _wish(wish))
+        _apply_soon(web)
+        message = "The rule is on." if adopted.is_active else "The rule is off."
+        return CreatedRule(
+            message=message, rule_id=adopted.rule_id, rule_name=adopted.name, recommendation_used=_used(wish, adopted)
+        )
+
+    @router.post("/recommendations/preview", responses={**signed_in, **responses(404, 422)})
+    def preview_rule(user_id: user, wish: PreviewWish) -> PreviewShape:
+        """Return what a rule would have told the customer in the last 90 days; nothing is stored."""
+        found = preview(web.workspace, user_id, wish.alert_type, wish.parameters)
+        return PreviewShape.model_validate(found, from_attributes=True)
+
+    @router.post("/recommendations/{recommendation_id}/feedback", responses={**signed_in, **responses(404, 422)})
+    def give_feedback(user_id: user, recommendation_id: UUID, feedback: Feedback) -> Recorded:
+        """Log what the customer did with a recommendation. What is dismissed or snoozed leaves the list for a while."""
+        action = AlertAction(
+            event_id=feedback.event_id,
+            user_id=user_id,
+            action=feedback.action,
+            occurred_at=feedback.occurred_at or datetime.now(UTC),
+            recommendation_id=recommendation_id,
+            due_at=feedback.due_at,
+        )
+        recorded = answer(web.workspace, action)
+        if feedback.action not in LOOKED_AT:
+            _apply_soon(web)
+        return Recorded(event_id=feedback.event_id, recorded=recorded)
+
+    @router.post("/recommendations/trigger-generation", responses={**signed_in, **responses(404)})
+    def trigger_generation(user_id: user) -> Triggered:
+        """Have the list of the signed-in customer renewed now."""
+        web.starters.of(user_id)  # says so where there is no such user
+        web.send(GENERATE_RECOMMENDATIONS, user_id)
+        message = "Your recommendations are being made."
+        return Triggered(message=message, user_id=user_id, result={"status": "queued"})
+
+
+async def ready_message(web: Web, user_id: str) -> dict[str, Any]:
+    """Return what browsers, and the sockets of the earlier system, are sent when a list was written."""
+    stored = await web.lists.read(user_id)
+    items = json.loads(stored)["recommendations"] if stored is not None else []
+    now = datetime.now(UTC).isoformat()
+    return {"type": READY, "user_id": user_id, "recommendations": items, "timestamp": now}
+
+
+async def _answer_at_length(
+    web: Web, user_id: str, stored: str | None, *, force_refresh: bool, explain: bool
+) -> dict[str, Any]:
+    """Answer where the row alone does not: it is missing, to be renewed, or to be explained."""
+    if stored is None:
+        return await asyncio.to_thread(_placeholder, web, user_id)
+    found: dict[str, Any] = json.loads(stored)
+    if force_refresh:
+        await asyncio.to_thread(web.send, GENERATE_RECOMMENDATIONS, user_id)
+        found["message"] = _BEING_RENEWED
+    if explain:
+        explanations = await asyncio.to_thread(_explanations, web, user_id)
+        for item in found["recommendations"]:
+            item["explanation"] = explanations.get(item["alert_type"])
+    return found
+
+
+def _placeholder(web: Web, user_id: str) -> dict[str, Any]:
+    starters = web.starters.of(user_id)
+    message: str | None = _BEING_MADE
+    if starters is not None:
+        try:
+            web.send(GENERATE_RECOMMENDATIONS, user_id)
+        except QueueUnavailableError:
+            message = _WILL_BE_MADE  # by the next refresh at the latest; starters are better than an error
+    return {
+        "user_id": user_id,
+        "recommendation_type": PLACEHOLDER,
+        "recommendations": starters or [],
+        "generated_at": datetime.now(UTC).isoformat(),
+        "expires_at": None,
+        "is_placeholder": starters is not None,
+        "message": message if starters is not None else None,
+    }
+
+
+def _explanations(web: Web, user_id: str) -> dict[str, Any]:
+    from alertrec.service import explain_list  # loads the model and all that it needs
+
+    return {key: each.to_json() for key, each in explain_list(web.workspace, user_id).items()}
+
+
+def _kind_of(stored: str) -> str:
+    """Return the `recommendation_type` of an answer without parsing all of it."""
+    return stored.split('"recommendation_type" : "', 1)[1].split('"', 1)[0]
+
+
+def _alert_types(web: Web) -> dict[str, Any]:
+    words = web.workspace.policy.words
+    return {
+        "currency": words.currency,
+        "locale": words.locale.replace("_", "-"),
+        "alert_types": {
+            entry.key: {
+                "category": entry.category,
+                "title": words.fill(entry.title_for(entry.parameters), entry.parameters),
+                "dial": entry.dial.__dict__,
+            }
+            for entry in ALERT_TYPES
+        },
+    }
+
+
+def _wish(wish: RuleWish) -> Wish:
+    return Wish(
+        event_id=wish.event_id or uuid4(),
+        title=wish.title,
+        natural_language_query=wish.natural_language_query,
+        recommendation_id=wish.recommendation_id,
+        alert_type=wish.alert_type,
+        parameters=wish.parameters,
+    )
+
+
+def _used(wish: RuleWish, adopted: Adopted) -> dict[str, Any]:
+    told = {"title", "description", "category", "priority", "reasoning"}
+    return {
+        **wish.model_dump(include=told),
+        "natural_language_query": adopted.natural_language_query,
+        "recommendation_id": str(adopted.recommendation_id) if adopted.recommendation_id else None,
+        "alert_type": adopted.alert_type,
+        "parameters": adopted.parameters,
+    }
+
+
+def _apply_soon(web: Web) -> None:
+    """Have what was logged applied now; where the broker is away, the next tick does it."""
+    try:
+        web.send(PROCESS_ACTIONS)
+    except QueueUnavailableError:
+        return

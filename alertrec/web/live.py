@@ -1,0 +1,96 @@
+"""What is live: who has the page open learns that their list was written, by any worker, in any web process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+from alertrec.announcing import channel_of
+from alertrec.errors import first_line
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_SECONDS = 10.0
+_SILENCE_SECONDS = 30.0  # after which the broker is asked whether it is there
+
+Signal = asyncio.Event
+
+
+class Hub:
+    """Hands announcements on to the browsers that this process serves; for one event loop."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._url = redis_url
+        self._listeners: dict[str, set[Signal]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.is_stopped = False
+
+    @property
+    def n_listeners(self) -> int:
+        """How many browsers listen."""
+        return sum(map(len, self._listeners.values()))
+
+    def start(self) -> None:
+        """Begin to listen to the broker, and go on for as long as the process runs, whatever becomes of the broker."""
+        self.is_stopped = False
+        self._task = asyncio.create_task(self._run(), name="announcements")
+
+    async def stop(self) -> None:
+        """Let go of the broker and of all who listen."""
+        self.is_stopped = True
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._tell(list(self._listeners))
+
+    @contextmanager
+    def listening(self, user_id: str) -> Iterator[Signal]:
+        """Yield a signal that is set whenever the user's list was written; the listener clears it."""
+        signal = Signal()
+        self._listeners.setdefault(user_id, set()).add(signal)
+        try:
+            yield signal
+        finally:
+            self._listeners[user_id].discard(signal)
+            if not self._listeners[user_id]:
+                del self._listeners[user_id]
+
+    async def _run(self) -> None:
+        pause = 0.1
+        while True:
+            try:
+                async with redis.Redis.from_url(self._url, health_check_interval=10) as client, client.pubsub() as sub:
+                    await sub.subscribe(channel_of(self._url))
+                    # What was said while nobody here listened is lost: everybody looks once more.
+                    self._tell(list(self._listeners))
+                    pause = 0.1
+                    while True:
+                        message = await sub.get_message(ignore_subscribe_messages=True, timeout=_SILENCE_SECONDS)
+                        if message is not None:
+                            self._tell(_users_of(message["data"]))
+            except (RedisError, OSError) as error:
+                logger.warning("the broker is away: %s", first_line(error), extra={"action": "announcements_lost"})
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _tell(self, user_ids: list[str]) -> None:
+        for user_id in user_ids:
+            for signal in self._listeners.get(user_id, ()):
+                signal.set()
+
+
+def _users_of(message: bytes) -> list[str]:
+    """Return the users that a message names; none where it is not one of ours."""
+    try:
+        user_ids = json.loads(message)["user_ids"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [user_id for user_id in user_ids if isinstance(user_id, str)] if isinstance(user_ids, list) else []

@@ -1,0 +1,73 @@
+"""What a web process holds: connections, the queue, and what it hears from the broker. Opened by the app's lifespan."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+from alertrec.errors import ConfigError
+from alertrec.sending import send
+from alertrec.settings import Settings
+from alertrec.starters import Starters
+from alertrec.web.live import Hub
+from alertrec.web.reading import ListReader
+from alertrec.web.usage import Usage
+from alertrec.workspace import Workspace, open_workspace
+
+
+class Web:
+    """The means of one web process; cheap to make.
+
+    Raises
+    ------
+    ConfigError
+        If the settings name no servers.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.database_url is None or settings.redis_url is None:
+            raise ConfigError(
+                "no servers are configured: set ALERTREC_DATABASE_URL and ALERTREC_REDIS_URL, "
+                "or start the embedded ones with `alertrec up`"
+            )
+        self.settings = settings
+        self.lists = ListReader(settings.database_url)
+        self.hub = Hub(settings.redis_url)
+        self.usage = Usage(settings.redis_url)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The means of the use cases, which are called in threads."""
+        return open_workspace(self.settings, application_name="alertrec web")
+
+    @cached_property
+    def starters(self) -> Starters:
+        """What is shown while a list is being made."""
+        return Starters(self.workspace)
+
+    def send(self, task: str, *args: Any) -> None:
+        """Send a task to the workers.
+
+        Raises
+        ------
+        QueueUnavailableError
+            If the broker does not take it within two seconds.
+        """
+        send(self.workspace, task, *args)
+
+    @asynccontextmanager
+    async def lifespan(self, _: Any) -> AsyncIterator[None]:
+        """Hold what is open for as long as the app runs."""
+        await self.lists.open()
+        self.hub.start()
+        self.usage.start()
+        try:
+            yield
+        finally:
+            await self.usage.stop()
+            await self.hub.stop()
+            await self.lists.close()
+            if "workspace" in self.__dict__:
+                self.workspace.engine.dispose()

@@ -1,0 +1,54 @@
+"""The router that a bank's app mounts, with the bank's own authentication."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter
+
+from alertrec.runtime import remembered_settings
+from alertrec.settings import Settings
+from alertrec.web.customers import add_customer_routes
+from alertrec.web.operators import add_operator_routes
+from alertrec.web.problems import ProblemRoute
+from alertrec.web.resources import Web
+from alertrec.web.sockets import add_socket
+
+PREFIX = "/api/alerts"
+
+
+def create_router(
+    *, current_user: Callable[..., Any], admin: Callable[..., Any], settings: Settings | None = None
+) -> APIRouter:
+    """Return the router of `/api/alerts` and `/api/ws`.
+
+    Parameters
+    ----------
+    current_user : FastAPI dependency
+        Returns the id of the customer who is signed in, as it stands in `users.id`, or raises an `HTTPException`. It
+        serves a socket as well: have it take a `starlette.requests.HTTPConnection`, and no `Request`.
+    admin : FastAPI dependency
+        Returns the id of the member of staff who is signed in, or raises an `HTTPException`.
+    settings : Settings, optional
+        By default those of the environment.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong, or names no servers and no embedded ones have been started.
+    """
+    web = Web(settings if settings is not None else remembered_settings(os.environ))
+    return router_of(web, current_user=current_user, admin=admin)
+
+
+def router_of(web: Web, *, current_user: Callable[..., Any], admin: Callable[..., Any]) -> APIRouter:
+    """Return the router on means that the caller has."""
+    router = APIRouter(lifespan=web.lifespan)
+    api = APIRouter(prefix=PREFIX, route_class=ProblemRoute)
+    add_customer_routes(api, web, current_user)
+    add_operator_routes(api, web, admin)
+    router.include_router(api)
+    add_socket(router, web, current_user)
+    return router

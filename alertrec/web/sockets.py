@@ -1,0 +1,60 @@
+"""The socket that clients of the earlier system speak: the list is sent whenever it was written."""
+
+# No `from __future__ import annotations`: FastAPI evaluates the annotations, and a dependency is a local name here.
+
+import asyncio
+import contextlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
+from starlette.status import WS_1001_GOING_AWAY, WS_1008_POLICY_VIOLATION
+
+from alertrec.errors import TransientError
+from alertrec.web.customers import ready_message
+from alertrec.web.live import Signal
+from alertrec.web.resources import Web
+
+
+def add_socket(router: APIRouter, web: Web, current_user: Any) -> None:
+    """Add the socket."""
+
+    @router.websocket("/api/ws/recommendations/{user_id}")
+    async def follow(socket: WebSocket, user_id: str, signed_in: Annotated[str, Depends(current_user)]) -> None:
+        """Send `{type: "recommendations_ready", user_id, recommendations, timestamp}`; to the customer themselves."""
+        if signed_in != user_id:
+            await socket.close(WS_1008_POLICY_VIOLATION, "this is another customer's")
+            return
+        await socket.accept()
+        with web.hub.listening(user_id) as signal:
+            await _until_first(_send(web, socket, user_id, signal), _wait_for_end(socket))
+
+
+async def _send(web: Web, socket: WebSocket, user_id: str, signal: Signal) -> None:
+    while True:
+        await signal.wait()
+        if web.hub.is_stopped:
+            await socket.close(WS_1001_GOING_AWAY)
+            return
+        signal.clear()
+        with contextlib.suppress(TransientError):  # the next announcement finds the database again
+            await socket.send_json(await ready_message(web, user_id))
+
+
+async def _wait_for_end(socket: WebSocket) -> None:
+    """Take what the client says, which means nothing, until it goes."""
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            await socket.receive()
+            if socket.client_state.name == "DISCONNECTED":
+                return
+
+
+async def _until_first(*coroutines: Any) -> None:
+    """Run some coroutines until the first has ended, and end the others."""
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
