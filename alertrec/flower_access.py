@@ -45,10 +45,11 @@ def flower_access(settings: Settings, *, port: int = 0) -> FlowerAccess:
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(16))
         password, source = path.read_text().strip(), str(path)
-    return FlowerAccess(port or _free_port(settings.flower_port), USER, password, source)
+    return FlowerAccess(port or free_port(settings.flower_port), USER, password, source)
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
+    """Return a port of the loopback interface if it is free, else any free one."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

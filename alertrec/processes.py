@@ -1,4 +1,4 @@
-"""The processes of a running system: workers, Beat and Flower, started together and stopped together."""
+"""The processes of a running system: workers, Beat, web app and Flower, started together and stopped together."""
 
 from __future__ import annotations
 
@@ -48,6 +48,17 @@ def worker_roles() -> list[Role]:
 def beat_role() -> Role:
     """Return Beat."""
     return Role("beat", ["beat"])
+
+
+def web_role(port: int, *, sample_users: Sequence[str] = ()) -> Role:
+    """Return the web app on a port; sample users of a demo are those as whom everybody may sign in."""
+    samples = ["--sample-users", ",".join(sample_users)] if sample_users else []
+    return Role("web", ["serve", "--port", str(port), *samples])
+
+
+def customers_role(url: str, *, without: Sequence[str]) -> Role:
+    """Return made-up customers who visit the web app; some are left to visitors."""
+    return Role("customers", ["simulate", url, "--without", ",".join(without)])
 
 
 def flower_role(port: int) -> Role:

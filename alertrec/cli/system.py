@@ -1,4 +1,4 @@
-"""`demo`, `up`, `worker`, `beat`, `flower`."""
+"""`demo`, `up`, `serve`, `token`, `worker`, `beat`, `flower`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import typer
 
 from alertrec.cli.common import console, settings
 from alertrec.errors import ConfigError
-from alertrec.processes import beat_role, flower_role, running, stop_with_parent, wait_for_stop, worker_roles
+from alertrec.processes import (
+    beat_role,
+    flower_role,
+    running,
+    stop_with_parent,
+    wait_for_stop,
+    web_role,
+    worker_roles,
+)
 from alertrec.runtime import child_environment, connected, opened
 from alertrec.settings import Settings
 from alertrec.task_names import QUEUES
@@ -20,6 +28,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(demo)
     app.command()(up)
+    app.command()(serve)
+    app.command()(token)
+    app.command(hidden=True)(simulate)
     app.command()(worker)
     app.command()(beat)
     app.command()(flower)
@@ -37,14 +48,16 @@ def demo(
 
 
 def up() -> None:
-    """Run workers, Beat and Flower until Ctrl-C."""
-    from alertrec.flower_access import flower_access
+    """Run workers, Beat, the web app and Flower until Ctrl-C."""
+    from alertrec.flower_access import flower_access, free_port
 
     given = settings()
     with opened(given) as workspace:
-        access = flower_access(workspace.settings)
-        with running(workspace.settings, [*worker_roles(), beat_role(), flower_role(access.port)]) as started:
-            console.print(f"workers, Beat and Flower are starting; their logs are in {given.data_dir / 'logs'}")
+        access, port = flower_access(workspace.settings), free_port(workspace.settings.web_port)
+        roles = [*worker_roles(), beat_role(), web_role(port), flower_role(access.port)]
+        with running(workspace.settings, roles) as started:
+            console.print(f"everything is starting; the logs are in {given.data_dir / 'logs'}")
+            console.print(f"web app: http://127.0.0.1:{port}  (`alertrec token` makes tokens to sign in with)")
             console.print(
                 f"Flower: {access.url}  (user {access.user}, password {access.password})",
                 highlight=False,
@@ -52,6 +65,54 @@ def up() -> None:
             )
             console.print("Ctrl-C stops all of it.")
             wait_for_stop(started, given.data_dir / "logs")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, help="Port; 0: as set, or a free one.")] = 0,
+    sample_users: Annotated[str, typer.Option(hidden=True, help="Of a demo: as whom everybody may sign in.")] = "",
+) -> None:
+    """Run the web app: the API under /api/alerts, the customer's page, the dashboard."""
+    import uvicorn
+
+    from alertrec.flower_access import free_port
+    from alertrec.web.app import SampleUser, create_app
+
+    samples = [SampleUser(user_id, f"Customer {user_id}") for user_id in filter(None, sample_users.split(","))]
+    with opened(settings()) as workspace:
+        chosen = port or free_port(workspace.settings.web_port)
+        app = create_app(workspace.settings, sample_users=samples)
+        console.print(f"web app: http://{host}:{chosen}", highlight=False, soft_wrap=True)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+        stop_with_parent()
+        # Without uvicorn's log of requests: paths may name customers.
+        uvicorn.run(app, host=host, port=chosen, access_log=False, log_config=None, timeout_graceful_shutdown=3)
+
+
+def simulate(
+    url: Annotated[str, typer.Argument(help="Of the web app.")],
+    without: Annotated[str, typer.Option(help="Users to leave to visitors, with commas.")] = "",
+) -> None:
+    """Have the customers of a sample bank visit the web app until Ctrl-C."""
+    from alertrec.demo import served_users
+    from alertrec.simulation import simulate as run
+    from alertrec.web.access import web_secret
+
+    with opened(settings()) as workspace:
+        user_ids = [each for each in served_users(workspace) if each not in without.split(",")]
+        stop_with_parent()
+        run(url, web_secret(workspace.settings), user_ids)
+
+
+def token(
+    user_id: Annotated[str, typer.Argument(help="The customer, or a name of the member of staff.")],
+    admin: Annotated[bool, typer.Option("--admin", help="For the bank's staff: may see everything.")] = False,
+    hours: Annotated[float, typer.Option(min=0.001, help="For how long it is valid.")] = 8.0,
+) -> None:
+    """Print a token to sign in to `alertrec serve` with."""
+    from alertrec.web.access import Viewer, sign_token, web_secret
+
+    print(sign_token(web_secret(settings()), Viewer(user_id, is_admin=admin), seconds=hours * 3600))
 
 
 def worker(

@@ -1,0 +1,77 @@
+"""The app that runs alone: the router, pages for customers and staff, health, and sign-in by signed tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from alertrec.errors import AlertrecError
+from alertrec.settings import Settings
+from alertrec.web.access import Access, web_secret
+from alertrec.web.dashboard import create_dashboard
+from alertrec.web.health import health_router
+from alertrec.web.pages import page_router
+from alertrec.web.problems import problem_of
+from alertrec.web.resources import Web
+from alertrec.web.router import router_of
+from alertrec.web.shell import RequestFigures, Shell
+
+STATIC = Path(__file__).parent / "static"
+
+
+@dataclass(frozen=True)
+class SampleUser:
+    """A made-up customer of a demo, as whom everybody may sign in."""
+
+    user_id: str
+    label: str
+
+
+def create_app(
+    settings: Settings,
+    *,
+    sample_users: Sequence[SampleUser] = (),
+    flower_url: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
+    """Return the app.
+
+    Parameters
+    ----------
+    sample_users : sequence
+        Of a demo. With any, everybody who reaches the app may sign in as one of them, and as the operator.
+
+    Raises
+    ------
+    ConfigError
+        If the settings name no servers.
+    """
+    web, access = Web(settings), Access(web_secret(settings))
+    registry = CollectorRegistry()
+    app = FastAPI(
+        title="alertrec",
+        summary="The few alert rules worth offering each bank customer now.",
+        version=version("alertrec"),
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+        exception_handlers=dict.fromkeys((AlertrecError, HTTPException, RequestValidationError, Exception), _tell),
+    )
+    app.state.access = access
+    app.include_router(router_of(web, current_user=access.current_user, admin=access.admin))
+    app.include_router(health_router(web, registry))
+    app.include_router(page_router(access, sample_users), include_in_schema=False)
+    app.include_router(create_dashboard(lambda: web.workspace, access.admin, flower_url), include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_middleware(Shell, figures=RequestFigures(registry, lambda: web.hub.n_listeners))
+    return app
+
+
+async def _tell(_: Request, error: Exception) -> Response:
+    return problem_of(error)
