@@ -6,7 +6,7 @@ TOOLS  := .tools
 UV     := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/bin/uv)
 CODE   := alertrec tasks tests benchmarks celeryconfig.py
 
-.PHONY: help setup demo test check lint fast bench bench-models lock clean
+.PHONY: help setup demo test check lint fast browser bench bench-models lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ lint: setup
 
 fast: setup
 	$(BIN)/pytest -q tests/unit tests/property
+
+browser: setup ## a Chromium for the tests of the pages, where there is none
+	$(BIN)/python -m tests.browser.chromium
 
 bench: setup ## measure, on the export in ../shared/data/sparkov
 	$(BIN)/python benchmarks/main_job.py

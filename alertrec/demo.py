@@ -92,7 +92,7 @@ def _stay_open(workspace: Workspace, started: Mapping[str, Popen[bytes]], logs: 
     notes.print("[bold]6[/] opening the web app; customers visit it")
     port, samples = free_port(workspace.settings.web_port), served_users(workspace)[:N_SAMPLE_USERS]
     url = f"http://127.0.0.1:{port}"
-    roles = [web_role(port, sample_users=samples), customers_role(url, without=samples)]
+    roles = [web_role(port, flower_url=access.url, sample_users=samples), customers_role(url, without=samples)]
     with running(workspace.settings, roles) as more:
         _wait_for_web(url, more, logs)
         console.print()

@@ -50,10 +50,10 @@ def beat_role() -> Role:
     return Role("beat", ["beat"])
 
 
-def web_role(port: int, *, sample_users: Sequence[str] = ()) -> Role:
+def web_role(port: int, *, flower_url: str, sample_users: Sequence[str] = ()) -> Role:
     """Return the web app on a port; sample users of a demo are those as whom everybody may sign in."""
     samples = ["--sample-users", ",".join(sample_users)] if sample_users else []
-    return Role("web", ["serve", "--port", str(port), *samples])
+    return Role("web", ["serve", "--port", str(port), "--flower-url", flower_url, *samples])
 
 
 def customers_role(url: str, *, without: Sequence[str]) -> Role:

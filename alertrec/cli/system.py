@@ -54,7 +54,7 @@ def up() -> None:
     given = settings()
     with opened(given) as workspace:
         access, port = flower_access(workspace.settings), free_port(workspace.settings.web_port)
-        roles = [*worker_roles(), beat_role(), web_role(port), flower_role(access.port)]
+        roles = [*worker_roles(), beat_role(), web_role(port, flower_url=access.url), flower_role(access.port)]
         with running(workspace.settings, roles) as started:
             console.print(f"everything is starting; the logs are in {given.data_dir / 'logs'}")
             console.print(f"web app: http://127.0.0.1:{port}  (`alertrec token` makes tokens to sign in with)")
@@ -70,6 +70,7 @@ def up() -> None:
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, help="Port; 0: as set, or a free one.")] = 0,
+    flower_url: Annotated[str | None, typer.Option(help="Where Flower is, for the link on the dashboard.")] = None,
     sample_users: Annotated[str, typer.Option(hidden=True, help="Of a demo: as whom everybody may sign in.")] = "",
 ) -> None:
     """Run the web app: the API under /api/alerts, the customer's page, the dashboard."""
@@ -81,7 +82,7 @@ def serve(
     samples = [SampleUser(user_id, f"Customer {user_id}") for user_id in filter(None, sample_users.split(","))]
     with opened(settings()) as workspace:
         chosen = port or free_port(workspace.settings.web_port)
-        app = create_app(workspace.settings, sample_users=samples)
+        app = create_app(workspace.settings, sample_users=samples, flower_url=flower_url)
         console.print(f"web app: http://{host}:{chosen}", highlight=False, soft_wrap=True)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
         stop_with_parent()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
@@ -19,9 +21,10 @@ from alertrec.web.access import Access, web_secret
 from alertrec.web.dashboard import create_dashboard
 from alertrec.web.health import health_router
 from alertrec.web.pages import page_router
-from alertrec.web.problems import problem_of
+from alertrec.web.problems import problem_of, status_and_detail
+from alertrec.web.rendering import render
 from alertrec.web.resources import Web
-from alertrec.web.router import router_of
+from alertrec.web.router import PREFIX, router_of
 from alertrec.web.shell import RequestFigures, Shell
 
 STATIC = Path(__file__).parent / "static"
@@ -39,7 +42,7 @@ def create_app(
     settings: Settings,
     *,
     sample_users: Sequence[SampleUser] = (),
-    flower_url: Callable[[], str | None] = lambda: None,
+    flower_url: str | None = None,
 ) -> FastAPI:
     """Return the app.
 
@@ -67,11 +70,19 @@ def create_app(
     app.include_router(router_of(web, current_user=access.current_user, admin=access.admin))
     app.include_router(health_router(web, registry))
     app.include_router(page_router(access, sample_users), include_in_schema=False)
-    app.include_router(create_dashboard(lambda: web.workspace, access.admin, flower_url), include_in_schema=False)
+    app.include_router(
+        create_dashboard(lambda: web.workspace, access.admin, lambda: flower_url), include_in_schema=False
+    )
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Shell, figures=RequestFigures(registry, lambda: web.hub.n_listeners))
     return app
 
 
-async def _tell(_: Request, error: Exception) -> Response:
-    return problem_of(error)
+async def _tell(request: Request, error: Exception) -> Response:
+    """Tell of an error: a program as JSON, a person as a page; who is not signed in is asked to."""
+    if "text/html" not in request.headers.get("accept", "") or request.url.path.startswith(PREFIX):
+        return problem_of(error)
+    status, detail = status_and_detail(error)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return RedirectResponse("/", HTTPStatus.SEE_OTHER)
+    return render(request, "problem.html.j2", status, title=HTTPStatus(status).phrase, detail=detail)

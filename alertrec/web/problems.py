@@ -92,17 +92,25 @@ class ProblemRoute(APIRoute):
 
 def problem_of(error: Exception) -> Response:
     """Return the answer that tells of an exception."""
+    status, detail = status_and_detail(error)
     if isinstance(error, HTTPException):
-        return problem(error.status_code, error.detail, error.headers)
+        return problem(status, detail, error.headers)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return problem(status, detail, headers)
+
+
+def status_and_detail(error: Exception) -> tuple[int, str]:
+    """Return what an exception means to who asked."""
+    if isinstance(error, HTTPException):
+        return error.status_code, error.detail
     if isinstance(error, RequestValidationError):
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _what_is_invalid(error.errors()))
+        return HTTPStatus.UNPROCESSABLE_ENTITY, _what_is_invalid(error.errors())
     for kind, status in _STATUS_OF:
         if isinstance(error, kind):
-            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-            return problem(status, str(error), headers)
+            return status, str(error)
     # What nobody foresaw is told by its kind alone: the message may be about a customer.
     logger.error("a request failed: %s", type(error).__name__, extra={"action": "request_failed"}, exc_info=error)
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; the operator finds the reason in its log")
+    return HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; the operator finds the reason in its log"
 
 
 def _what_is_invalid(errors: Sequence[Any]) -> str:

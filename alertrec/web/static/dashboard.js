@@ -43,7 +43,7 @@ function options(colour, more) {
       ...more.plugins,
       tooltip: {
         backgroundColor: colour("tip"), titleColor: colour("tip-ink"), bodyColor: colour("tip-ink"),
-        padding: 12, cornerRadius: 8, usePointStyle: true, boxPadding: 6,
+        padding: 12, cornerRadius: 8, usePointStyle: true, boxPadding: 6, itemSort: (a, b) => a.datasetIndex - b.datasetIndex,
         ...more.plugins?.tooltip,
       },
     },
@@ -147,8 +147,8 @@ function spending(spec, colour) {
     pointStyle: SHAPES[i % 6], pointRadius: 5, pointHoverRadius: 7,
     backgroundColor: colour(`lane-${i % 6}`), borderColor: colour(`lane-${i % 6}`), borderWidth: i % 6 > 3 ? 2 : 0,
   }));
-  const y = axis(colour, { beginAtZero: true, stack: "picture", stackWeight: 4, weight: 1 });
-  y.ticks.callback = (value) => value.toLocaleString("en");
+  const y = axis(colour, { beginAtZero: true, grace: "12%", stack: "picture", stackWeight: 4, weight: 1 });
+  y.ticks.callback = (value, i, ticks) => (i && i === ticks.length - 1 ? "" : value.toLocaleString("en")); // there the lanes begin
   const scales = { x: plainAxis(colour), y };
   if (lanes.length) scales.lanes = laneAxis(colour, spec.lanes.length);
   const label = ({ dataset, dataIndex }) => ` ${dataset.notes[dataIndex]}`;
@@ -159,9 +159,9 @@ function spending(spec, colour) {
 
 function laneAxis(colour, n) {
   const labels = Array.from({ length: n }, (_, i) => `${i + 1}`);
-  const lanes = axis(colour, { type: "category", labels, offset: true, stack: "picture", stackWeight: Math.max(0.6, n * 0.35), weight: 2 });
+  const lanes = axis(colour, { type: "category", labels, offset: true, stack: "picture", stackWeight: Math.min(Math.max(0.8, n * 0.55), 5), weight: 2 });
   lanes.grid.offset = false;
-  lanes.ticks.autoSkip = false;
+  lanes.ticks.autoSkip = n > 12;
   return lanes;
 }
 
@@ -240,7 +240,8 @@ function removed(node) {
 htmx.defineExtension("steady", {
   handleSwap(style, target, fragment) {
     if (style !== "steady") return false;
-    become(target, fragment.firstElementChild);
+    if (!fragment.firstElementChild) location.reload(); // another page came, such as the one to sign in
+    else become(target, fragment.firstElementChild);
     drawAll();
     return [target];
   },
@@ -265,6 +266,11 @@ function togglePause({ currentTarget: button }) {
   tell(paused ? "paused" : "live", paused ? "Paused" : "Live");
 }
 
+function answered(popover) {
+  popover.hidePopover();
+  document.getElementById("result").focus(); // the button that opened it may be gone
+}
+
 function isPoll(event) {
   return event.target.id === "live" && event.detail.requestConfig.verb === "get";
 }
@@ -276,7 +282,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.xhr.status === 409) event.detail.shouldSwap = true; // a refusal, with its reason
 });
 document.addEventListener("htmx:afterRequest", (event) => {
-  event.target.closest("[popover]")?.hidePopover();
+  if (event.target.closest("[popover]")) answered(event.target.closest("[popover]"));
   const { status } = event.detail.xhr;
   if (status === 401 || status === 403) tell("away", "Signed out: load the page again");
   else if (status === 0 || status >= 500) tell("away", "No connection, trying again");

@@ -551,6 +551,10 @@ class AlertRecommendations extends HTMLElement {
     if (isForAll) this.#fading = setTimeout(() => this.status.classList.remove("visible"), TOAST_MS);
   }
 
+  get #isTelling() {
+    return this.status.classList.contains("visible");
+  }
+
   #setConnection(state) {
     this.connection.className = `connection ${state}`;
     this.connection.textContent = TEXT.connection[state];
@@ -596,7 +600,8 @@ class AlertRecommendations extends HTMLElement {
     this.notice.textContent = [isWaiting && TEXT.starters, list.message].filter(Boolean).join(". ");
     this.notice.hidden = !this.notice.textContent;
     if (isNews) this.say(greeting);
-    else if (!isSame(before, [...this.#cards.keys()])) this.say(TEXT.updated);
+    // What the customer has just done tends to bring a new list, which must not talk over what it led to.
+    else if (!isSame(before, [...this.#cards.keys()]) && !this.#isTelling) this.say(TEXT.updated);
     if (isWaiting) this.#poll();
     else this.#nPolls = 0;
   }
