@@ -98,7 +98,8 @@ class UserStory:
         `credit_limit`, `credit_balance`, `home_state`, `home_country`, `time_zone`, `n_purchases` and
         `total_spending` of the 90 days.
     spending : tuple
-        The 90 days up to today, in the user's own days, the oldest first.
+        The 90 days up to today, in the user's own days, the oldest first. Rules are tried on as many times 24 hours, so
+        one may have fired in the last hours of the day before the first.
     stored_list : StoredList or None
     answers : tuple
         The last 20, the latest first.
