@@ -23,6 +23,8 @@ from alertrec.runtime import child_environment, connected, opened
 from alertrec.settings import Settings
 from alertrec.task_names import QUEUES
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -79,6 +81,8 @@ def serve(
     from alertrec.flower_access import free_port
     from alertrec.web.app import SampleUser, create_app
 
+    if sample_users and host not in _LOOPBACK:
+        raise ConfigError("whoever reaches a demo may sign in; it listens on the loopback interface only")
     samples = [SampleUser(user_id, f"Customer {user_id}") for user_id in filter(None, sample_users.split(","))]
     with opened(settings()) as workspace:
         chosen = port or free_port(workspace.settings.web_port)

@@ -104,11 +104,8 @@ class Access:
 
     def viewer(self, connection: HTTPConnection) -> Viewer | None:
         """Return who it is, without asking what they may do."""
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.read_token(token)
-        cookie = connection.cookies.get(SESSION_COOKIE)
-        return self.read_token(cookie) if cookie else None
+        token = _bearer_token(connection) or connection.cookies.get(SESSION_COOKIE)
+        return self.read_token(token) if token else None
 
     async def require(self, connection: HTTPConnection) -> Viewer:
         """Return who it is.
@@ -121,7 +118,7 @@ class Access:
         viewer = self.viewer(connection)
         if viewer is None:
             raise HTTPException(HTTP_401_UNAUTHORIZED, "sign in, or send a bearer token that is valid", _CHALLENGE)
-        if "authorization" not in connection.headers:  # a browser adds a cookie by itself, and no token
+        if _bearer_token(connection) is None:  # a browser adds a cookie by itself, and no token
             await self._refuse_other_sites(connection)
         connection.state.viewer = viewer
         return viewer
@@ -175,6 +172,11 @@ class Access:
 
     def _csrf_token(self, nonce: str) -> str:
         return hmac.new(self._secret.encode(), f"form:{nonce}".encode(), hashlib.sha256).hexdigest()
+
+
+def _bearer_token(connection: HTTPConnection) -> str | None:
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token if token and scheme.lower() == "bearer" else None
 
 
 def _host_of(origin: str) -> str:

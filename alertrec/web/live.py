@@ -18,7 +18,7 @@ from alertrec.errors import first_line
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 10.0
-_SILENCE_SECONDS = 30.0  # after which the broker is asked whether it is there
+_SILENCE_SECONDS = 10.0  # after which the broker is asked whether it is there
 
 Signal = asyncio.Event
 
@@ -67,19 +67,31 @@ class Hub:
         pause = 0.1
         while True:
             try:
-                async with redis.Redis.from_url(self._url, health_check_interval=10) as client, client.pubsub() as sub:
+                async with redis.Redis.from_url(self._url, socket_connect_timeout=5) as client, client.pubsub() as sub:
                     await sub.subscribe(channel_of(self._url))
                     # What was said while nobody here listened is lost: everybody looks once more.
                     self._tell(list(self._listeners))
                     pause = 0.1
-                    while True:
-                        message = await sub.get_message(ignore_subscribe_messages=True, timeout=_SILENCE_SECONDS)
-                        if message is not None:
-                            self._tell(_users_of(message["data"]))
+                    await self._hear(sub)
             except (RedisError, OSError) as error:
                 logger.warning("the broker is away: %s", first_line(error), extra={"action": "announcements_lost"})
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _hear(self, sub: redis.client.PubSub) -> None:
+        """Hand on what is said, until the broker is silent though it was asked: the connection is dead then."""
+        was_asked = False
+        while True:
+            message = await sub.get_message(ignore_subscribe_messages=True, timeout=_SILENCE_SECONDS)
+            if message is not None:
+                was_asked = False
+                if message["type"] == "message":
+                    self._tell(_users_of(message["data"]))
+            elif was_asked:
+                raise ConnectionError(f"the broker said nothing for {_SILENCE_SECONDS:.0f} s")
+            else:
+                await sub.ping()
+                was_asked = True
 
     def _tell(self, user_ids: list[str]) -> None:
         for user_id in user_ids:
