@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal, Self
 
@@ -37,16 +37,22 @@ class Calibration:
     intercept : float
         On the logit; negative where they were too high.
     covariance : 2 × 2, of (slope, intercept)
+    shifts : tuple of float, one an alert, or none
+        What customers answered to offers of each, see `feedback.shifts`: added to the intercept. With shifts, the last
+        axis of what is calibrated is the alerts.
     """
 
     slope: float
     intercept: float
     covariance: tuple[Pair, Pair]
+    shifts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = np.array([self.slope, self.intercept, *np.ravel(self.covariance)], dtype=float)
         if numbers.shape != (6,) or not np.isfinite(numbers).all() or self.slope < MIN_SLOPE:
             raise DataError(f"not a calibration: {self!r}; expected six finite numbers and slope ≥ {MIN_SLOPE}")
+        if not isinstance(self.shifts, tuple) or not np.isfinite(np.array(self.shifts, dtype=float)).all():
+            raise DataError(f"not a calibration: {self!r}; expected a tuple of finite shifts, one an alert")
 
     @classmethod
     def identity(cls) -> Self:
@@ -89,43 +95,80 @@ class Calibration:
         clusters = np.unique(whose[open_], return_inverse=True)[1]
         if y.all() or not y.any():
             return cls.identity()
-        design = np.column_stack([_logit(p), np.ones(len(p))])
+        design = np.column_stack([log_odds(p), np.ones(len(p))])
         weights = _minimise(design, y)
         if weights[0] < MIN_SLOPE:  # the loss is convex, so the best of what is allowed lies on this edge
             weights = _minimise(design, y, start=np.array([MIN_SLOPE, 0.0]), free=np.array([False, True]))
         (a, b), (c, d) = _sandwich(design, y, weights, clusters).tolist()
         return cls(float(weights[0]), float(weights[1]), ((a, b), (c, d)))
 
+    def with_shifts(self, shifts: ArrayLike) -> Self:
+        """Return this calibration with these shifts, shape (n_alerts,), in place of its own; none if all are 0."""
+        found = np.asarray(shifts, dtype=float)
+        if found.ndim != 1:
+            raise DataError(f"shifts are one number an alert; got shape {found.shape}")
+        return replace(self, shifts=tuple(found.tolist()) if found.any() else ())
+
+    def of_alert(self, alert: int) -> Self:
+        """Return the calibration of one alert, for arrays of any shape: to the last bit what its column gets."""
+        if not self.shifts:
+            return self
+        return replace(self, intercept=self.intercept + self.shifts[alert], shifts=())
+
+    def shifts_alone(self) -> Self | None:
+        """Return what moves probabilities of another origin by the shifts, and by nothing else; None without shifts."""
+        return replace(self.identity(), shifts=self.shifts) if self.shifts else None
+
+    def unshifted(self, probabilities: ArrayLike) -> Floats:
+        """Return calibrated probabilities as they would be without the shifts; as they are where there are none."""
+        p = np.asarray(probabilities, dtype=float)
+        if not self.shifts:
+            return p
+        return _keep_ends(p, sigmoid(log_odds(p) - self._shifts_for(p)))
+
     def apply(self, probabilities: ArrayLike) -> Floats:
         """Return the calibrated probabilities, of the same shape and order; 0, 1 and NaN stay what they are."""
         p = np.asarray(probabilities, dtype=float)
-        return _keep_ends(p, _sigmoid(self.slope * _logit(p) + self.intercept))
+        return _keep_ends(p, sigmoid(self.slope * log_odds(p) + (self.intercept + self._shifts_for(p))))
 
     def interval(self, probabilities: ArrayLike, level: float = 0.9) -> tuple[Floats, Floats]:
         """Return the lower and upper end of what the calibrated probability may be, by the delta method.
 
         The ends enclose what `apply` returns, within [0, 1]. They tell how well the promise of the model is known,
-        not how much one user may differ from another of whom the model says the same.
+        not how much one user may differ from another of whom the model says the same. Shifts move them and do not widen
+        them.
         """
         p = np.asarray(probabilities, dtype=float)
-        logit = _logit(p)
+        logit = log_odds(p)
         (slope, shared), (_, intercept) = self.covariance
         deviation = np.sqrt(np.maximum(slope * logit**2 + 2 * shared * logit + intercept, 0))
-        centre, reach = self.slope * logit + self.intercept, _quantile(level) * deviation
-        return _keep_ends(p, _sigmoid(centre - reach)), _keep_ends(p, _sigmoid(centre + reach))
+        centre, reach = self.slope * logit + (self.intercept + self._shifts_for(p)), _quantile(level) * deviation
+        return _keep_ends(p, sigmoid(centre - reach)), _keep_ends(p, sigmoid(centre + reach))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, as JSON can hold it."""
-        return {"slope": self.slope, "intercept": self.intercept, "covariance": [list(row) for row in self.covariance]}
+        covariance = [list(row) for row in self.covariance]
+        stored = {"slope": self.slope, "intercept": self.intercept, "covariance": covariance}
+        return stored | ({"shifts": list(self.shifts)} if self.shifts else {})
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """Return the calibration that `to_json` described."""
         try:
             (a, b), (c, d) = stored["covariance"]
-            return cls(float(stored["slope"]), float(stored["intercept"]), ((float(a), float(b)), (float(c), float(d))))
+            covariance = ((float(a), float(b)), (float(c), float(d)))
+            shifts = tuple(float(shift) for shift in stored.get("shifts", ()))  # older releases knew none
+            return cls(float(stored["slope"]), float(stored["intercept"]), covariance, shifts)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not a stored calibration: {stored!r}; expected what `to_json` returns") from error
+
+    def _shifts_for(self, p: Floats) -> Floats | float:
+        """Return what is added to the intercepts of these cells."""
+        if not self.shifts:
+            return 0.0
+        if p.shape[-1:] != (len(self.shifts),):
+            raise DataError(f"there are shifts of {len(self.shifts)} alerts; got probabilities of shape {p.shape}")
+        return np.array(self.shifts)
 
 
 def share_interval(successes: ArrayLike, n: ArrayLike, level: float = 0.9) -> tuple[Floats, Floats]:
@@ -161,12 +204,14 @@ def _quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def _logit(p: Floats) -> Floats:
+def log_odds(p: Floats) -> Floats:
+    """Return log(p / (1 - p)), of p within `EPSILON` of either end as of that end."""
     clipped = np.clip(p, EPSILON, 1 - EPSILON)
     return np.asarray(np.log(clipped) - np.log1p(-clipped), dtype=float)
 
 
-def _sigmoid(logit: Floats) -> Floats:
+def sigmoid(logit: Floats) -> Floats:
+    """Return the probability of these log-odds."""
     return np.asarray(0.5 * (1 + np.tanh(logit / 2)), dtype=float)  # never overflows
 
 
@@ -188,7 +233,7 @@ def _minimise(
     moving = np.array([True, True]) if free is None else free
     loss = _loss(design, y, weights)
     for _ in range(_MAX_STEPS):
-        gradient = design.T @ (_sigmoid(design @ weights) - y) + _RIDGE * (weights - [1.0, 0.0])
+        gradient = design.T @ (sigmoid(design @ weights) - y) + _RIDGE * (weights - [1.0, 0.0])
         step = np.zeros(2)
         step[moving] = np.linalg.solve(_curvature(design, weights)[np.ix_(moving, moving)], gradient[moving])
         for _ in range(_MAX_HALVINGS):
@@ -205,12 +250,12 @@ def _minimise(
 
 
 def _curvature(design: Floats, weights: Floats) -> Floats:
-    p = _sigmoid(design @ weights)
+    p = sigmoid(design @ weights)
     return np.asarray((design.T * (p * (1 - p))) @ design + _RIDGE * np.eye(2), dtype=float)
 
 
 def _sandwich(design: Floats, y: Floats, weights: Floats, clusters: NDArray[np.intp]) -> Floats:
-    residuals = y - _sigmoid(design @ weights)
+    residuals = y - sigmoid(design @ weights)
     scores = np.column_stack([np.bincount(clusters, residuals * column) for column in design.T])
     n = len(scores)
     inner = scores.T @ scores * (n / max(n - 1, 1)) + _RIDGE * np.eye(2)

@@ -167,6 +167,7 @@ def _store(
         "n_rules": data.n_rules,
         "label_source": data.label_source,
         "n_enabled": dict(zip(model.alert_columns, data.users.labels.sum(axis=0).tolist(), strict=True)),
+        **_answered(version, data, judged),
     }
     model.card |= {
         "version": version,
@@ -191,6 +192,15 @@ def _store(
         sha256=sha256,
         created_at=created_at,
     )
+
+
+def _answered(version: str, data: TrainingData, judged: Judged) -> dict[str, Any]:
+    """Return what customers answered, and the shifts that this version promises with, and those answered did."""
+    if not judged.answers:
+        return {}
+    answered = judged.answered
+    mine = {alert: each["shift"] for alert, each in answered.items() if each["shift"]}
+    return {"answers": answered, "shifts": {**data.promised_with, **({version: mine} if mine else {})}}
 
 
 def _publish(workspace: Workspace, run: ClaimedRun, stored: ModelVersion, refusals: Sequence[Gate]) -> TrainingOutcome:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
-from alertrec import gates
+from alertrec import feedback, gates
 from alertrec.calibration import Calibration
 from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import ConfigError, ModelStoreError
 from alertrec.feature_engineering import FEATURES
+from alertrec.feedback import Answered, Answers
 from alertrec.gates import Gate
+from alertrec.ledger import Floats
 from alertrec.models.boosting import load_lightgbm
 from alertrec.recommender import AlertRecommenderModel
 from alertrec.selection import (
@@ -51,6 +54,8 @@ class Judged:
     has_champion : bool
     n_judged : int
         Users with alerts, who could have been judged.
+    answers : Answers
+        What customers answered to offers. Nothing here is judged by it, it only moves what is served.
     """
 
     neighbours: Mapping[str, Any]
@@ -58,6 +63,7 @@ class Judged:
     has_champion: bool
     n_judged: int
     split_at: datetime | None = None
+    answers: Answers = field(default_factory=Answers.none)
 
     @property
     def algorithm(self) -> str:
@@ -66,8 +72,18 @@ class Judged:
 
     @property
     def calibration(self) -> Calibration:
-        """What turns its probabilities into those that are offered."""
-        return self.selection.calibration if self.selection else Calibration.identity()
+        """What turns its probabilities into those that are offered: as it was judged, and moved by the answers."""
+        judged = self.selection.calibration if self.selection else Calibration.identity()
+        return judged.with_shifts(self._shifts)
+
+    @property
+    def answered(self) -> dict[str, Answered]:
+        """How often offers of each alert type were answered and taken, and the shift of its log-odds."""
+        return feedback.tally(self.answers, self._shifts, ALERT_KEYS)
+
+    @cached_property
+    def _shifts(self) -> Floats:
+        return feedback.shifts(self.answers, len(ALERT_KEYS))
 
     @property
     def gates(self) -> list[Gate]:
@@ -100,7 +116,8 @@ class Judged:
 
     def report(self, *, as_of: datetime, created_at: datetime) -> dict[str, Any]:
         """Return all figures, as JSON holds them."""
-        head = {"format": REPORT_FORMAT, "created_at": created_at.isoformat(), "as_of": as_of.isoformat()}
+        head: dict[str, Any] = {"format": REPORT_FORMAT, "created_at": created_at.isoformat()}
+        head |= {"as_of": as_of.isoformat()} | ({"answers": self.answered} if self.answers else {})
         if self.selection is None:
             gates_ = [gate.to_json() for gate in self.gates]
             return {**head, "algorithm": self.algorithm, "n_users": self.n_judged, "gates": gates_}
@@ -140,7 +157,7 @@ def judge_candidates(
     n_judged = int(data.users.labels.any(axis=1).sum())
     if data.label_source != FROM_RULES:
         # Rules of thumb are made of the features; foretelling them by the features would prove nothing.
-        return Judged(neighbours, None, champion is not None, 0)
+        return Judged(neighbours, None, champion is not None, 0, answers=data.answers)
     split_at = _split_at(champion, as_of)
     earlier = read_earlier(workspace, data.users, as_of=split_at, progress=progress)
     in_force = InForce(champion, earlier.labels) if champion is not None else None
@@ -152,7 +169,7 @@ def judge_candidates(
         recipe=Recipe({KNN: neighbours}, without=_not_available(n_judged)),
         progress=progress,
     )
-    return Judged(neighbours, selection, champion is not None, n_judged, split_at)
+    return Judged(neighbours, selection, champion is not None, n_judged, split_at, data.answers)
 
 
 def fit_model(users: Population, judged: Judged) -> AlertRecommenderModel:

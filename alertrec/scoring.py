@@ -1,7 +1,8 @@
 """What a fitted model says of some users: calibrated probabilities, how sure they are, and who is alike.
 
 Four answers, by what is known of a user. Purchases: the algorithm. No purchases but alerts: which alerts go together.
-Neither: what most customers have. The kind of answer is the `recommendation_type` of the list.
+Neither: what most customers have. The kind of answer is the `recommendation_type` of the list. What customers answered
+to offers of a type, the shifts of the calibration, moves all of them.
 """
 
 from __future__ import annotations
@@ -181,6 +182,10 @@ class Scorer:
             # Nobody was held out to calibrate this answer on: its interval is as wide as before any evidence.
             low[alerts_only], high[alerts_only] = Calibration.identity().interval(probabilities[alerts_only])
             kinds[alerts_only] = DEFAULT
+        if not known.all() and (answered := self.calibration.shifts_alone()) is not None:
+            # What customers answered to offers of a type holds for those who have no purchases, too.
+            for each in (probabilities, low, high):
+                each[~known] = answered.apply(each[~known])
         cohort = np.where(known[:, None], nearest[:, :COHORT], -1)
         size = (cohort >= 0).sum(axis=1)
         count = np.rint(self.neighbours.shares(cohort) * size[:, None]).astype(np.int64)
@@ -256,6 +261,7 @@ class Scorer:
         if not is_known:
             model: Any = self.cooccurrence if enabled.any() else self.popularity
             groups, usual = feature_groups(columns.similarity), np.zeros(similarity.shape[1])
+            options["calibration"] = self.calibration.shifts_alone()
             return explain(model, similarity, enabled, alert, groups=groups, typical=usual, **options)
         if self.is_knn:
             options["training_row"] = int(self.rows_of([user_id])[0])

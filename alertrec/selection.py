@@ -83,7 +83,10 @@ class InForce:
 
 @dataclass(frozen=True)
 class Selection:
-    """The model that won, what calibrates it, whether it may serve, and all figures."""
+    """The model that won, what calibrates it, whether it may serve, and all figures.
+
+    The calibration knows nothing of what customers answered to offers, and no figure does.
+    """
 
     algorithm: str
     parameters: Mapping[str, Any]
@@ -345,13 +348,19 @@ def _gates(
 def _beats_champion(
     in_force: InForce, users: Population, since: Trial, new: Judgement | None, rng: np.random.Generator
 ) -> Gate:
-    """Compare on what users enabled since the champion was trained, which neither of the two has seen."""
+    """Compare on what users enabled since the champion was trained, which neither of the two has seen.
+
+    All models are judged without what customers answered to offers, the champion too: an offer that was taken since is
+    also an alert that was enabled since, so that shifts learnt from it would have seen the outcome. They ride along
+    with what wins. The same goes for all other gates: leave-one-out tells what users have, and not what they would
+    answer, so that it can neither prove nor disprove a shift; what holds a shift in bounds is its prior.
+    """
     if new is None:
         few = f"{len(since)} users enabled an alert since {CHAMPION} was trained, too few to tell the two apart"
         return Gate(f"beats_{CHAMPION}", False, len(since), MIN_LATER, f"{few} by {MIN_LATER - len(since)}")
     rows = users.features[since.rows.tolist()]
     scores = in_force.model.score(rows, since.enabled, known=np.ones(len(since), dtype=bool))
-    old = judge(scores.probabilities, since, new.popularity)
+    old = judge(in_force.model.scorer.calibration.unshifted(scores.probabilities), since, new.popularity)
     return gates.beats(compare(new, old, "log_loss", rng), CHAMPION)
 
 

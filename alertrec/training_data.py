@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,11 +12,13 @@ import polars as pl
 from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import NotEnoughDataError
 from alertrec.feature_engineering import FEATURES, features_of
+from alertrec.feedback import Answers
 from alertrec.labels import enabled_matrix, heuristic_matrix
 from alertrec.ledger import USER_ID, Floats, Ledger
 from alertrec.models.base import AlertMatrix
 from alertrec.rules.backtests import Budget, fitted_dials
 from alertrec.selection import Population, Progress
+from alertrec.storage.answers import read_answers, shifts_of_versions
 from alertrec.storage.source import UserRange
 from alertrec.workspace import Workspace
 
@@ -33,6 +35,10 @@ class TrainingData:
     Attributes
     ----------
     dials : float64 array, shape (n_users, n_alerts), see `fitted_dials`
+    answers : Answers
+        What all users answered to offers, with purchases or without.
+    promised_with : mapping of versions to the shift of each alert type
+        Of the models whose offers they answered; those that had none are left out.
     """
 
     users: Population
@@ -40,6 +46,8 @@ class TrainingData:
     label_source: str
     n_transactions: int
     n_rules: int
+    answers: Answers
+    promised_with: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,15 @@ def read_training_data(
         "credit_limit": _thirds(spenders["credit_limit"]),
         "home_state": [state for state, kept in zip(everybody.home_state, spends.tolist(), strict=True) if kept],
     }
+    answers, promised_with = _read_answers(workspace, as_of)
     return TrainingData(
         users=Population(spenders, labels if from_rules else heuristic_matrix(spenders), groups),
         dials=everybody.dials[spends],
         label_source=FROM_RULES if from_rules else FROM_HEURISTICS,
         n_transactions=n_transactions,
         n_rules=everybody.n_rules,
+        answers=answers,
+        promised_with=promised_with,
     )
 
 
@@ -115,6 +126,27 @@ def _read(workspace: Workspace, as_of: datetime, progress: Progress, *, budget: 
             states += data.users["address_state"].to_list()
             n_rules += data.rules.join(data.users, left_on="user_id", right_on="id", how="semi").height
     return _Read(pl.concat(features), np.concatenate(enabled), np.concatenate(dials), states, n_rules)
+
+
+def _read_answers(workspace: Workspace, as_of: datetime) -> tuple[Answers, Mapping[str, Mapping[str, float]]]:
+    """Return what users answered by then, and the shifts of the models that had made the offers."""
+    with workspace.engine.connect() as connection:
+        read = read_answers(connection, workspace.source, as_of=as_of)
+        shifts_of = shifts_of_versions(connection)
+    answers = read.filter(pl.col("alert_type").is_in(ALERT_KEYS))  # a type may have left the catalogue
+    rows = [(version, alert, shift) for version, shifts in shifts_of.items() for alert, shift in shifts.items()]
+    names = {"model_version": pl.String, "alert_type": pl.String, "shift": pl.Float64}
+    # Of a model that nobody knows any more, what it said is taken for what it would have said without shifts.
+    answers = answers.join(pl.DataFrame(rows, names, orient="row"), list(names)[:2], "left").fill_null(0.0)
+    columns = [ALERT_KEYS.index(alert) for alert in answers["alert_type"].to_list()]
+    found = Answers(
+        np.array(columns, dtype=np.intp),
+        answers["probability"].to_numpy(),
+        answers["taken"].to_numpy(),
+        answers["shift"].to_numpy(),
+    )
+    answered = set(read["model_version"].to_list())
+    return found, {version: shifts for version, shifts in shifts_of.items() if version in answered}
 
 
 _NO_RULES = pl.DataFrame(schema=dict.fromkeys(("user_id", "alert_type", "natural_language_query"), pl.String))

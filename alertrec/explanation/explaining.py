@@ -67,6 +67,8 @@ class Explanation:
 
     `log_odds` is that of having the alert, whatever becomes of others; the probability is that it is the one the user
     switches on next. What speaks for two alerts alike changes neither's probability much: `changes` tell of that.
+    What customers answered to such offers is part of the calibration, and so of `probability` and of `changes`; it is
+    no contribution, for it is the same for all users, and tells of offers and not of who has the alert.
 
     Attributes
     ----------
@@ -131,6 +133,7 @@ def explain(  # noqa: PLR0913  # the question is the first four; how to put the 
     typical : float64 array, shape (n_features,)
         What a group is changed to, such as the medians of the training users.
     calibration : Calibration, optional
+        That of all alerts.
     training_row : int
         The row of the training data that the user is, -1 for none.
 
@@ -145,7 +148,7 @@ def explain(  # noqa: PLR0913  # the question is the first four; how to put the 
     asked, without = _variations(features, enabled, grouping, others, typical)
     rows = np.full(len(asked), training_row, dtype=np.intp)
     raw = model.predict_proba(asked, without, training_rows=rows)[:, alert]
-    now, *then = (raw if calibration is None else calibration.apply(raw)).tolist()
+    now, *then = (raw if calibration is None else calibration.of_alert(alert).apply(raw)).tolist()
     names = [(Evidence.BEHAVIOUR, name) for name in grouping.names]
     names += [(Evidence.ALERT, alert_columns[other]) for other in others.tolist()]
     changes = [Change(evidence, name, found) for (evidence, name), found in zip(names, then, strict=True)]

@@ -137,6 +137,16 @@ class Leak:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """How often offers of an alert type were answered and taken, and by how much that moves its log-odds."""
+
+    alert: str
+    n_answers: int
+    n_taken: int
+    shift: float
+
+
+@dataclass(frozen=True)
 class Report:
     """The whole report; a section that it does not have is None or empty."""
 
@@ -153,6 +163,7 @@ class Report:
     drift: Mapping[str, float] | None
     ablation: tuple[Ablation, ...]
     leaks: tuple[Leak, ...] | None
+    answers: tuple[Answered, ...] = ()
 
     @property
     def judged(self) -> Protocol | None:

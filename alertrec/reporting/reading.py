@@ -11,6 +11,7 @@ from alertrec.errors import DataError
 from alertrec.reporting.contents import (
     Ablation,
     AlertScore,
+    Answered,
     Bin,
     Comparison,
     Estimate,
@@ -118,6 +119,7 @@ def read_report(content: Mapping[str, Any]) -> Report:
         drift=_numbers(report, "drift", Section.number) if report.has("drift") else None,
         ablation=report.each("ablation", _ablation),
         leaks=report.each("leaks", _leak) if report.has("leaks") else None,
+        answers=tuple(_answered(alert, section) for alert, section in report.children("answers")),
     )
 
 
@@ -187,6 +189,10 @@ def _ablation(section: Section) -> Ablation:
 
 def _leak(section: Section) -> Leak:
     return Leak(section.text("feature"), section.text("alert"), section.number("auc"), section.count("n"))
+
+
+def _answered(alert: str, section: Section) -> Answered:
+    return Answered(alert, section.count("n_answers"), section.count("n_taken"), section.number("shift"))
 
 
 def _shown(value: Any) -> str:

@@ -65,7 +65,8 @@ def _tables(report: Report) -> list[Table | str]:
     shown += _gates(report)
     shown += _protocol(LEAVE_ONE_OUT, report.leave_one_out, report.algorithm)
     shown += _protocol(SPLIT_IN_TIME, report.split_in_time, report.algorithm)
-    shown += [*_alerts(alerts, report), *_groups(report), *_ablation(report), *_drift(report), *_leaks(report)]
+    shown += [*_alerts(alerts, report), *_answers(report), *_groups(report)]
+    shown += [*_ablation(report), *_drift(report), *_leaks(report)]
     return shown
 
 
@@ -154,6 +155,21 @@ def _alerts(alerts: Iterable[AlertScore], report: Report) -> list[Table]:
     names = ("alert type", "enabled by", "wanted", "offered", "log-loss", "calibration error")
     cut = f", the {MOST_ALERTS} most wanted of {len(ordered)}" if len(ordered) > MOST_ALERTS else ""
     return _table(f"Alert types, by the chosen model{cut}", names, rows)
+
+
+def _answers(report: Report) -> list[Table]:
+    rows = [
+        (
+            each.alert,
+            number(each.n_answers, 0),
+            number(each.n_taken, 0),
+            percent(each.n_taken / each.n_answers) if each.n_answers else NOTHING,
+            signed(each.shift, 2),
+        )
+        for each in report.answers
+    ]
+    names = ("alert type", "answers", "taken", "share", "log-odds moved by")
+    return _table("What customers answered", names, rows)
 
 
 def _groups(report: Report) -> list[Table]:

@@ -70,7 +70,7 @@ _TEXTS = ("confidence_level", "title", "description", "natural_language_query", 
 
 def write(workspace: Workspace, offers: Mapping[str, Sequence[str]], generated_at: datetime = AS_OF) -> int:
     with workspace.engine.begin() as connection:
-        return write_lists(connection, make_lists(offers, generated_at))
+        return len(write_lists(connection, make_lists(offers, generated_at)))
 
 
 def alerts_of(workspace: Workspace) -> dict[str, list[str]]:

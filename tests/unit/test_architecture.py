@@ -15,13 +15,13 @@ PACKAGE = ROOT / "alertrec"
 
 LAYERS = (
     "errors catalog settings task_names action_types transactions schedule merchants wording",
-    "ledger feature_engineering labels models ranking calibration evaluation explanation drift gates recurring "
-    "detectors sample_bank artifacts reporting user_frames",
+    "ledger feature_engineering labels models ranking calibration feedback evaluation explanation drift gates "
+    "recurring detectors sample_bank artifacts reporting user_frames",
     "recommender scoring selection rules lists model_store storage llm",
-    "workspace live importing exporting training_data judging fitting promotion service actions upkeep experiments "
-    "monitoring watching",
+    "workspace announcing live importing exporting training_data judging fitting promotion service actions "
+    "adopting starters upkeep experiments monitoring user_story watching",
     "embedded runtime flower_access",
-    "__init__ __main__ cli web training scheduled_retraining background demo processes doctor sending",
+    "__init__ __main__ cli web simulation training scheduled_retraining background demo processes doctor sending",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 PURE = 2  # up to this layer, nothing knows the time of day

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,10 +148,96 @@ def test_a_calibration_comes_back_from_json_as_it_went():
     assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
+# Moved by what customers answered.
+
+
+LOG_3 = math.log(3)
+ANSWERED = Calibration.identity().with_shifts([LOG_3, 0, -LOG_3])
+SOME = Calibration(0.7, -0.4, ((0.04, 0.01), (0.01, 0.09)), shifts=(0.9, 0.0, -1.3))
+
+
+def test_shifts_move_the_log_odds_of_their_alerts():
+    # Odds of 1 become 3, 1 and 1/3; odds of 1/3 become 1, 1/3 and 1/9.
+    np.testing.assert_allclose(ANSWERED.apply([[0.5] * 3, [0.25] * 3]), [[0.75, 0.5, 0.25], [0.5, 0.25, 0.1]])
+    assert ANSWERED.apply([0.5] * 3).shape == (3,)
+    assert ANSWERED.apply(np.full((2, 5, 3), 0.5)).shape == (2, 5, 3)
+
+
+def test_shifts_move_the_whole_interval_and_do_not_widen_it():
+    p, plain = np.full((1, 3), 0.3), replace(SOME, shifts=())
+    for moved, before in zip(SOME.interval(p), plain.interval(p), strict=True):
+        odds = before / (1 - before) * np.exp(SOME.shifts)
+        np.testing.assert_allclose(moved, odds / (1 + odds))
+    low, high = SOME.interval(p)
+    assert ((low < SOME.apply(p)) & (SOME.apply(p) < high)).all()
+
+
+def test_what_is_certain_or_missing_is_not_moved():
+    np.testing.assert_array_equal(SOME.apply([[0.0, 1.0, math.nan], [1.0, 0.0, 0.0]])[:, :2], [[0, 1], [1, 0]])
+    assert np.isnan(SOME.apply([0.0, 1.0, math.nan])[2])
+    np.testing.assert_array_equal(SOME.interval([0.0, 1.0, 0.0]), [[0, 1, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(SOME.unshifted([0.0, 1.0, 0.0]), [0, 1, 0])
+
+
+def test_the_calibration_of_one_alert_is_its_column_to_the_last_bit():
+    p = np.random.default_rng(0).random((200, 3))
+    for alert in range(3):
+        one = SOME.of_alert(alert)
+        np.testing.assert_array_equal(one.apply(p[:, alert]), SOME.apply(p)[:, alert])
+        np.testing.assert_array_equal(one.interval(p[:, alert]), [end[:, alert] for end in SOME.interval(p)])
+    assert Calibration.identity().of_alert(2) == Calibration.identity()
+
+
+def test_without_shifts_nothing_is_another_to_the_last_bit():
+    found, p = Calibration.fit(*cells(n=300)), np.random.default_rng(0).random((50, 3))
+    for nothing in (found.with_shifts([0.0, 0.0, 0.0]), found.with_shifts([])):
+        assert nothing == found
+        assert nothing.to_json() == {key: found.to_json()[key] for key in ("slope", "intercept", "covariance")}
+    assert found.shifts_alone() is None
+    assert found.unshifted(p) is p
+    # The formula of the releases before.
+    before = 0.5 * (1 + np.tanh((found.slope * (np.log(p) - np.log1p(-p)) + found.intercept) / 2))
+    np.testing.assert_array_equal(found.apply(p), before)
+
+
+def test_a_shift_of_nought_leaves_its_alert_as_it_was_to_the_last_bit():
+    p = np.random.default_rng(0).random((50, 3))
+    np.testing.assert_array_equal(SOME.apply(p)[:, 1], replace(SOME, shifts=()).apply(p)[:, 1])
+
+
+def test_shifts_are_put_in_place_of_those_before_and_taken_out_again():
+    p = np.random.default_rng(0).random((50, 3))
+    assert SOME.with_shifts(ANSWERED.shifts).shifts == ANSWERED.shifts
+    np.testing.assert_allclose(SOME.unshifted(SOME.apply(p)), replace(SOME, shifts=()).apply(p))
+    alone = SOME.shifts_alone()
+    assert alone is not None
+    np.testing.assert_allclose(alone.unshifted(alone.apply(p)), p)
+
+
+def test_shifts_come_back_from_json_as_they_went():
+    assert Calibration.from_json(json.loads(json.dumps(SOME.to_json()))) == SOME
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (3, 2), (1,)])
+def test_shifts_of_other_alerts_than_those_that_are_calibrated_are_refused(shape: tuple[int, ...]):
+    for method in (SOME.apply, SOME.interval, SOME.unshifted):
+        with pytest.raises(DataError, match="shifts of 3 alerts"):
+            method(np.full(shape, 0.5))
+
+
+@pytest.mark.parametrize("shifts", [[math.nan, 0.0], [math.inf, 0.0], [[1.0], [2.0]]])
+def test_shifts_that_are_none_are_refused(shifts: list[float]):
+    with pytest.raises(DataError, match="shifts"):
+        Calibration.identity().with_shifts(shifts)
+
+
 @pytest.mark.parametrize(
     "stored",
     [
         {},
+        {"slope": 1, "intercept": 0, "covariance": [[1, 0], [0, 1]], "shifts": 3},
+        {"slope": 1, "intercept": 0, "covariance": [[1, 0], [0, 1]], "shifts": [math.nan]},
+        {"slope": 1, "intercept": 0, "covariance": [[1, 0], [0, 1]], "shifts": ["much"]},
         {"slope": 1, "intercept": 0},
         {"slope": 1, "intercept": 0, "covariance": [1, 2]},
         {"slope": "steep", "intercept": 0, "covariance": [[1, 0], [0, 1]]},

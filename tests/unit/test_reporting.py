@@ -129,6 +129,10 @@ def sample_report(alerts: list[str] = ALERTS) -> dict[str, Any]:
              "difference": 0.0001, "low": -0.0006, "high": 0.0008},
         ],
         "leaks": [],
+        "answers": {
+            alerts[0]: {"n_answers": 1_200, "n_taken": 300, "shift": 0.314},
+            alerts[1]: {"n_answers": 400, "n_taken": 20, "shift": -0.628},
+        },
     }  # fmt: skip
 
 
@@ -285,7 +289,7 @@ def test_all_gates_passing_is_said():
 
 
 @pytest.mark.parametrize(
-    "section", ["protocols", "groups", "gates", "drift", "ablation", "leaks", "version", "n_enabled"]
+    "section", ["protocols", "groups", "gates", "drift", "ablation", "leaks", "version", "n_enabled", "answers"]
 )
 @pytest.mark.parametrize("how", ["missing", "null"])
 def test_a_section_may_be_absent(section: str, how: str):
@@ -328,6 +332,15 @@ def test_an_unknown_number_is_a_dash(unknown: float | None):
     assert text_of(page).count("–") >= len(METRICS)
     assert "nan" not in re.findall(r"\w+", page + printed(report))
     assert "inf" not in re.findall(r"\w+", page + printed(report))
+
+
+def test_what_customers_answered_is_told_by_type():
+    rows = [line.split() for line in printed(sample_report()).splitlines()]
+    assert [ALERTS[0], "1,200", "300", "25", "%", "+0.31"] in rows
+    assert [ALERTS[1], "400", "20", "5", "%", "−0.63"] in rows
+    assert f"{ALERTS[1]} 400 20 −0.63" in text_of(render_page(sample_report()))
+    for shown in (printed(without("answers")), text_of(render_page(without("answers")))):
+        assert "What customers answered" not in shown
 
 
 def test_no_model_is_best_where_there_is_but_one():
@@ -389,6 +402,7 @@ def test_rendering_leaves_the_report_as_it_was_and_repeats_itself():
         ({"protocols": {"leave_one_out": {"n_users": 1, "models": {"knn": {}}}}}, "lacks .*models.knn.metrics"),
         ({"drift": {"a": "high"}}, "drift.a of the report must be a number or null, not 'high'"),
         ({"ablation": "none"}, "ablation of the report must be a list, not 'none'"),
+        ({"answers": {"a": {"n_answers": 1}}}, "the report lacks answers.a.n_taken, which must be a whole number"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(changes: dict[str, Any], complaint: str):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,6 +222,40 @@ def test_the_neighbour_model_is_smoothed_and_calibrated():
     raw = (USERS.labels[nearest].sum(axis=1) + 3 * USERS.labels.mean(axis=0)) / 8
     scores = model.score(users.frame, users.labels, known=np.ones(5, dtype=bool))
     np.testing.assert_allclose(scores.probabilities, CALIBRATION.apply(raw))
+
+
+# What customers answered.
+
+
+SHIFTS = np.array([0.8, 0, -1.5, 0, 0.3, 0.4, 0, 0])
+
+
+@cache
+def answered(algorithm: str) -> AlertRecommenderModel:
+    """Return the fitted model, as it is loaded, with shifts."""
+    model = fitted(algorithm)
+    card = {**model.card, "calibration": CALIBRATION.with_shifts(SHIFTS).to_json()}
+    return AlertRecommenderModel.from_arrays(card, model.to_arrays())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_customers_answered_moves_the_odds_of_its_alerts_for_everybody(algorithm: str):
+    before, after = ASKERS.score(fitted(algorithm)), ASKERS.score(answered(algorithm))
+    for name in ("probabilities", "low", "high"):
+        plain, moved = getattr(before, name), getattr(after, name)
+        odds = plain / (1 - plain) * np.exp(SHIFTS)
+        np.testing.assert_allclose(moved, odds / (1 + odds), atol=1e-12)
+        known = ASKERS.known
+        np.testing.assert_array_equal(moved[known][:, SHIFTS == 0], plain[known][:, SHIFTS == 0])
+    assert after.kinds == before.kinds
+    np.testing.assert_array_equal(after.cohort_count, before.cohort_count)
+
+
+def test_users_since_the_training_are_told_the_same_shifts():
+    changed = with_delta(answered("knn"), Delta(some_users(3, seed=4), {"u0030"}))
+    plain = with_delta(fitted("knn"), Delta(some_users(3, seed=4), {"u0030"}))
+    unshifted = changed.scorer.calibration.unshifted(ASKERS.score(changed).probabilities)
+    np.testing.assert_allclose(unshifted, ASKERS.score(plain).probabilities)
 
 
 # Who is alike.
@@ -474,8 +508,11 @@ def test_a_sample_that_has_grown_as_large_as_the_training_is_still_a_sample():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("since", [False, True], ids=["as trained", "with users since"])
-def test_an_explanation_is_of_the_probability_that_is_told(algorithm: str, since: bool):
-    model = fitted(algorithm)
+@pytest.mark.parametrize("get", [fitted, answered], ids=["without answers", "with answers"])
+def test_an_explanation_is_of_the_probability_that_is_told(
+    algorithm: str, since: bool, get: Callable[[str], AlertRecommenderModel]
+):
+    model = get(algorithm)
     if since:
         model = with_delta(model, Delta(some_users(3, seed=4).plus(some_users(2, seed=5, prefix="v")), {"u0030"}))
     scores = ASKERS.score(model)
@@ -497,15 +534,18 @@ def test_an_explanation_is_of_the_probability_that_is_told(algorithm: str, since
     assert (True, True, True) in kinds
 
 
-def test_a_change_that_an_explanation_tells_of_is_what_would_be_told_then():
-    model, one = fitted("linear"), USERS.rows(slice(1, 2))
+@pytest.mark.parametrize(("get", "alert"), [(fitted, 3), (answered, 2)])
+def test_a_change_that_an_explanation_tells_of_is_what_would_be_told_then(
+    get: Callable[[str], AlertRecommenderModel], alert: int
+):
+    model, one = get("linear"), USERS.rows(slice(1, 2))
     assert one.labels[0].any()
     medians = model.card["feature_medians"]
-    explanation = model.explain(*one, ALERT_KEYS[3])
+    explanation = model.explain(*one, ALERT_KEYS[alert])
     changes = {change.name: change.probability for change in explanation.changes}
     frame = one.frame.with_columns(pl.lit(medians[name]).alias(name) for name in ("night_share", "weekend_share"))
     then = model.score(frame, one.labels, known=np.array([True]))
-    assert changes["times of day and week"] == pytest.approx(then.probabilities[0, 3])
+    assert changes["times of day and week"] == pytest.approx(then.probabilities[0, alert])
     assert changes["times of day and week"] != pytest.approx(explanation.probability, abs=1e-6)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -20,6 +21,7 @@ from alertrec.errors import ConfigError
 from alertrec.evaluation.metrics import Judgement, judge
 from alertrec.evaluation.protocols import Trial
 from alertrec.feature_engineering import FEATURES, SIMILARITY_FEATURES
+from alertrec.feedback import Answers, shifts
 from alertrec.gates import Gate
 from alertrec.judging import Judged, fit_model
 from alertrec.models.boosting import load_lightgbm
@@ -416,6 +418,46 @@ def test_a_champion_that_is_as_good_stays():
     assert refused.measured is not None
     assert f"{refused.measured:+.4f}" in refused.message
     assert [each.name for each in selection.gates if not each.passed] == ["beats_champion"]
+
+
+def test_what_customers_answered_to_its_offers_neither_helps_nor_harms_a_champion():
+    then = before(STRONG)
+    plain = champion(then, calibration=of_strong().calibration)
+    calibration = of_strong().calibration.with_shifts(np.linspace(-2, 2, N_ALERTS))
+    found, expected = (
+        gate(chosen(STRONG, in_force=InForce(model, then.labels)), "beats_champion")
+        for model in (champion(then, calibration=calibration), plain)
+    )
+    assert found.measured == pytest.approx(expected.measured, abs=1e-9)
+    assert found.passed == expected.passed
+
+
+def answers_of(*, taken: dict[int, int], n_answers: int = 40) -> Answers:
+    """Return so many answers to offers of each of some alerts, all promised a half."""
+    alerts = np.repeat(np.array(list(taken), dtype=np.intp), n_answers)
+    is_taken = np.concatenate([np.arange(n_answers) < n_taken for n_taken in taken.values()])
+    return Answers(alerts, np.full(len(alerts), 0.5), is_taken, np.zeros(len(alerts)))
+
+
+@pytest.mark.parametrize("selection", [of_strong, lambda: None], ids=["judged", "not judged"])
+def test_what_customers_answered_moves_what_is_served_and_nothing_that_was_judged(
+    selection: Callable[[], Selection | None],
+):
+    answers = answers_of(taken={0: 30, 3: 10})
+    plain = Judged({"n_neighbors": 5}, selection(), has_champion=False, n_judged=150)
+    judged = replace(plain, answers=answers)
+    found = judged.calibration
+    np.testing.assert_array_equal(found.shifts, shifts(answers, N_ALERTS))
+    assert found.shifts[0] > 0 > found.shifts[3]
+    assert replace(found, shifts=()) == plain.calibration
+    assert fit_model(STRONG, judged).scorer.calibration == found
+    assert (judged.metrics, judged.gates) == (plain.metrics, plain.gates)
+    with_answers, without = (each.report(as_of=AS_OF, created_at=AS_OF) for each in (judged, plain))
+    assert with_answers.pop("answers") == {
+        ALERT_KEYS[0]: {"n_answers": 40, "n_taken": 30, "shift": found.shifts[0]},
+        ALERT_KEYS[3]: {"n_answers": 40, "n_taken": 10, "shift": found.shifts[3]},
+    }
+    assert with_answers == without
 
 
 def test_a_champion_is_not_its_users_own_neighbour():
