@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -46,9 +47,9 @@ class System:
         return self.log.read_text()
 
     def wait_until_up(self) -> None:
-        """Wait until each worker has said that it is ready, and Beat and Flower that they run."""
-        logs = {name: self.home / "logs" / f"{name}.log" for name in (*WORKERS, "beat", "flower")}
-        says = dict.fromkeys(WORKERS, "ready.") | {"beat": "beat: Starting", "flower": "Visit me"}
+        """Wait until each worker has said that it is ready, and Beat, Flower and web app that they run."""
+        logs = {name: self.home / "logs" / f"{name}.log" for name in (*WORKERS, "beat", "flower", "web")}
+        says = dict.fromkeys(WORKERS, "ready.") | {"beat": "beat: Starting", "flower": "Visit me", "web": "running on"}
 
         def is_up() -> bool:
             assert self.process.poll() is None, self.output()
@@ -68,6 +69,15 @@ class System:
             headers = {"Authorization": "Basic " + base64.b64encode(credentials.encode()).decode()}
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)) as connection:
             connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def web(self, path: str) -> tuple[int, str]:
+        """Ask the web app."""
+        found = re.search(r"web app: (http://127\.0\.0\.1:\d+)", self.output())
+        assert found is not None, self.output()
+        with contextlib.closing(http.client.HTTPConnection(urlsplit(found[1]).netloc, timeout=30)) as connection:
+            connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 
@@ -109,6 +119,11 @@ def test_up_runs_everything_and_ctrl_c_stops_it(home: Path, tmp_path: Path):
         assert system.flower("/api/workers", password="wrong")[0] == 401
         assert system.flower("/workers", password="RIGHT")[0] == 200
         wait_for(lambda: system.workers_in_flower() == WORKERS)
+        assert system.web("/health/ready")[0] == 200
+        status, page = system.web("/")
+        assert status == 200
+        assert "Sign in" in page
+        assert "sample" not in page  # with a token only
         names = {one.name() for one in system.family}
         # As the terminal does: to everything in its group.
         os.killpg(system.process.pid, signal.SIGINT)
