@@ -282,7 +282,8 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.xhr.status === 409) event.detail.shouldSwap = true; // a refusal, with its reason
 });
 document.addEventListener("htmx:afterRequest", (event) => {
-  if (event.target.closest("[popover]")) answered(event.target.closest("[popover]"));
+  const popover = event.detail.requestConfig.elt.closest("[popover]"); // the answer may have taken it from the page
+  if (popover) answered(popover);
   const { status } = event.detail.xhr;
   if (status === 401 || status === 403) tell("away", "Signed out: load the page again");
   else if (status === 0 || status >= 500) tell("away", "No connection, trying again");
