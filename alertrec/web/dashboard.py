@@ -18,6 +18,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from alertrec.errors import AlertrecError, UnknownUserError, first_line
+from alertrec.sending import send
+from alertrec.task_names import REFRESH_RECOMMENDATIONS, TRAIN_MODEL
 from alertrec.web.access import check_csrf
 from alertrec.web.pictures import alerts_chart, days_chart, reliability_chart, spending_chart, verdict
 from alertrec.web.rendering import render
@@ -71,8 +73,8 @@ def _add_pages(router: APIRouter, pages: Pages) -> None:
         return pages.models(request, done=done, version=version)
 
     @router.get("/operations")
-    def operations(request: Request) -> Response:
-        return pages.operations(request)
+    def operations(request: Request, done: str = "") -> Response:
+        return pages.operations(request, done=done)
 
     @router.get("/users")
     def users(request: Request, user_id: str = "") -> Response:
@@ -92,6 +94,14 @@ def _add_changes(router: APIRouter, pages: Pages, admin: Callable[..., Any]) -> 
     @router.post("/models/{version}/promote", dependencies=[Depends(check_csrf)])
     def promote(request: Request, version: str, admin_id: str = Depends(admin)) -> Response:
         return pages.promote(request, version, admin_id)
+
+    @router.post("/operations/train", dependencies=[Depends(check_csrf)])
+    def train(request: Request, admin_id: str = Depends(admin)) -> Response:
+        return pages.train(request, admin_id)
+
+    @router.post("/operations/refresh", dependencies=[Depends(check_csrf)])
+    def refresh(request: Request) -> Response:
+        return pages.refresh(request)
 
 
 @dataclass(frozen=True)
@@ -203,8 +213,34 @@ class Pages:
         # A page of its own, so that loading it again promotes nothing again.
         return RedirectResponse(f"/dashboard/models?done={done}&version={quote(version, safe='')}", 303)
 
-    def operations(self, request: Request) -> Response:
-        """Show jobs, queues, workers and freshness."""
+    def train(self, request: Request, admin_id: str) -> Response:
+        """Have a model trained now."""
+        from alertrec import fitting
+
+        def ask(workspace: Workspace) -> None:
+            job_id = fitting.request_training(workspace, force=True, promoted_by=admin_id)
+            send(workspace, TRAIN_MODEL, False, str(job_id))  # positions of a message, not of a function
+
+        return self._asked_for(request, "training", ask)
+
+    def refresh(self, request: Request) -> Response:
+        """Have all lists renewed now."""
+        from alertrec import service
+
+        def ask(workspace: Workspace) -> None:
+            send(workspace, REFRESH_RECOMMENDATIONS, service.ALL_USERS, str(service.request_refresh(workspace)))
+
+        return self._asked_for(request, "refresh", ask)
+
+    def _asked_for(self, request: Request, job: str, ask: Callable[[Workspace], None]) -> Response:
+        try:
+            ask(self._workspace())
+        except AlertrecError as error:
+            return self.operations(request, refusal=str(error))
+        return RedirectResponse(f"/dashboard/operations?done={job}", 303)
+
+    def operations(self, request: Request, *, done: str = "", refusal: str = "") -> Response:
+        """Show jobs, queues, workers and freshness, after what was asked for, or why it cannot be."""
         from alertrec import doctor, monitoring
 
         workspace = self._workspace()
@@ -214,6 +250,9 @@ class Pages:
         return render(
             request,
             "dashboard/operations.html.j2",
+            409 if refusal else 200,
+            done=done,
+            refusal=refusal,
             address="/dashboard/operations",
             seconds=POLL_SECONDS_AT_WORK if at_work else POLL_SECONDS,
             at_work=at_work,

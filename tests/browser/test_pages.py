@@ -162,6 +162,19 @@ def test_the_operator_promotes_a_model_and_rolls_back(page: Page, site: Site):
     assert champion_of(site) == champion
 
 
+def test_the_operator_sees_lists_being_renewed(page: Page, site: Site):
+    sign_in(page, site, "operator")
+    page.get_by_role("link", name="Operations").click()
+    before = execute(site.workspace, "SELECT count(*) AS n FROM alertrec.job_runs WHERE status = 'done'")[0]["n"]
+    page.get_by_role("button", name="Renew all lists…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Renew", exact=True).click()
+    expect(page.get_by_role("status").filter(has_text="A refresh of all lists was asked for")).to_be_visible()
+    rows = page.get_by_role("region", name="Lately finished").get_by_role("row").filter(has_text="Refresh of all lists")
+    expect(rows).to_have_count(2)  # without loading the page again
+    after = execute(site.workspace, "SELECT count(*) AS n FROM alertrec.job_runs WHERE status = 'done'")[0]["n"]
+    assert after == before + 1
+
+
 def champion_of(site: Site) -> str:
     (row,) = execute(site.workspace, "SELECT version FROM alertrec.model_versions WHERE alias = 'champion'")
     return str(row["version"])
