@@ -26,6 +26,7 @@ _PARAMETERS = {"amount": 250.0}
 _FIRED = {
     "count": 3,
     "window_days": 90,
+    "until": "2026-11-22T03:20:00+00:00",
     "examples": [{"date": "2026-11-02", "merchant": "Garden Centre", "amount": 312.4}],
 }
 _ITEM: dict[str, Any] = {
@@ -69,6 +70,7 @@ class Fired(BaseModel):
 
     count: int
     window_days: int
+    until: datetime = Field(description="The end of the window.")
     examples: list[dict[str, Any]]
 
 

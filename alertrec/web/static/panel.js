@@ -4,7 +4,8 @@
  * Attributes: `api`, the base of the API; `csrf`, a token, else that of `<meta name="csrf-token">`.
  * Property `headers`: an object, or a function that returns one or a promise of one, such as a bearer token.
  * Events, with the item in `detail`: `alertrec:added`, `alertrec:dismissed`, `alertrec:snoozed`.
- * Colours and sizes: see panel.css. Words: `Object.assign(TEXT, {...})` before the element is connected.
+ * Colours and sizes: see panel.css. Words: `Object.assign(TEXT, {...})` before the element is made; where it stands in
+ * the page's markup, that takes a module before this one, which imports TEXT from panel/words.js.
  */
 import { Api } from "./panel/api.js";
 import { Cards, CARDS_AT_FIRST } from "./panel/cards.js";
@@ -126,8 +127,9 @@ class AlertRecommendations extends HTMLElement {
   #setBusy(isBusy, isWaiting = isBusy) {
     this.cards.element.setAttribute("aria-busy", isBusy);
     this.spinner.hidden = !isWaiting;
-    this.skeleton.hidden = !isWaiting || this.cards.size > 0 || !this.problem.hidden;
-    if (isBusy && !this.cards.size) (this.say(TEXT.loading), (this.empty.hidden = true));
+    const isFirst = !this.listedAt; // an empty list that is looked at again is one until the answer
+    this.skeleton.hidden = !isWaiting || this.cards.size > 0 || !(isFirst || this.#isStarters) || !this.problem.hidden;
+    if (isBusy && isFirst) (this.say(TEXT.loading), (this.empty.hidden = true));
   }
 
   #show(list) {

@@ -53,7 +53,7 @@ export class Card {
     this.top = el("header");
     this.sentence = el("p");
     this.figure = el("figure");
-    this.why = button({ class: "why", "aria-describedby": id, ...expander }, TEXT.why);
+    this.why = button({ class: "why", ...expander, "aria-describedby": id }, TEXT.why);
     this.details = el("div", { class: "details", id: details, hidden: true });
     this.answers = new Answers(this);
     const { problem, element: actions } = this.answers;
@@ -132,9 +132,10 @@ export class Card {
   renderFigure() {
     const { firings: label, test } = this;
     const { formats, listedAt } = this.panel;
-    const drawn = !test || test.isUnknown ? [] : timeline({ test, formats, listedAt, label });
-    this.figure.replaceChildren(el("figcaption", {}, label), ...drawn);
     this.figure.hidden = !test;
+    if (!test) return;
+    const drawn = test.isUnknown ? [] : timeline({ test, formats, listedAt, label });
+    this.figure.replaceChildren(el("figcaption", {}, label), ...drawn);
   }
 
   renderDetails() {

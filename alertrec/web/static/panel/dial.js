@@ -11,7 +11,7 @@ export class Dial {
     this.number = el("span", { class: "number" }); // not <output>: a slider tells its value itself
     const range = { type: "range", id, min: 0, max: this.values.length - 1, step: 1 };
     this.slider = el("input", { ...range, oninput: () => this.turnTo(this.slider.value) });
-    const back = () => (this.turnBack(), this.slider.focus());
+    const back = () => this.slider.disabled || (this.turnBack(), this.slider.focus());
     this.reset = button({ class: "reset", onclick: back }, TEXT.reset(this.format(value)));
     // Not in the tab order: they are for fingers and mice, the slider's keys do the same.
     const step = (by) => ({ tabindex: "-1", onclick: () => this.slider.disabled || this.turnTo(this.index + by) });

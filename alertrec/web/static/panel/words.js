@@ -1,4 +1,4 @@
-/** All that the panel says. A bank changes words with `Object.assign(TEXT, {...})`. */
+/** All that the panel says; panel.js tells how a bank says it otherwise. */
 export const TEXT = {
   heading: "Recommended Rules",
   connection: { live: "Live", offline: "Offline", connecting: "Connecting" },
