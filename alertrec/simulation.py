@@ -15,13 +15,13 @@ from uuid import uuid4
 from alertrec.action_types import DISMISSED, EXPANDED, SHOWN, SNOOZED
 from alertrec.rules.cards import CHANGE
 from alertrec.web.access import Viewer, sign_token
-from alertrec.web.router import PREFIX
 
 logger = logging.getLogger(__name__)
 
 MEAN_PAUSE_SECONDS = 1.5
 _TIMEOUT_SECONDS = 10
 _MAX_SHOWN = 4
+_PATH = "/api/alerts/recommendations"
 
 
 class Customer:
@@ -37,7 +37,7 @@ class Customer:
 
     def visit(self) -> None:
         """Look at the list, and answer some of it; the more probable, the more likely a rule is taken."""
-        found = self._send("GET", "/recommendations")
+        found = self._send("GET", "")
         if found["is_placeholder"]:
             return
         for item in found["recommendations"][:_MAX_SHOWN]:
@@ -59,16 +59,16 @@ class Customer:
 
     def _answer(self, item: dict[str, Any], action: str) -> None:
         body = {"event_id": str(uuid4()), "action": action}
-        self._send("POST", f"/recommendations/{item['recommendation_id']}/feedback", body)
+        self._send("POST", f"/{item['recommendation_id']}/feedback", body)
 
     def _take(self, item: dict[str, Any]) -> None:
         names = ("title", "description", "natural_language_query", "category", "priority", "reasoning", "parameters")
         wish = {name: item[name] for name in (*names, "recommendation_id", "alert_type")}
-        self._send("POST", "/recommendations/create-rule", wish | {"event_id": str(uuid4())})
+        self._send("POST", "/create-rule", wish | {"event_id": str(uuid4())})
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         text = None if body is None else json.dumps(body)
-        self._connection.request(method, PREFIX + path, text, self._headers)
+        self._connection.request(method, _PATH + path, text, self._headers)
         answer = self._connection.getresponse()
         told: dict[str, Any] = json.loads(answer.read())
         if answer.status != 200:

@@ -50,7 +50,7 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
     signed_in = responses(401, 403, 503)
 
     @router.get(
-        "/recommendations",
+        "/alerts/recommendations",
         response_model=RecommendationList,
         responses={**signed_in, **responses(404, 422)},
         summary="The list of the signed-in customer",
@@ -79,7 +79,7 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
         finally:
             web.usage.count(time.perf_counter() - started, kind=kind, is_hit=is_hit)
 
-    @router.get("/recommendations/categories", summary="What kinds of alerts there are; public")
+    @router.get("/alerts/recommendations/categories", summary="What kinds of alerts there are; public")
     def get_categories() -> Categories:
         """Return for each category what its rules say."""
         words = web.workspace.policy.words
@@ -94,13 +94,13 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
             }
         )
 
-    @router.get("/recommendations/alert-types", summary="What thresholds may be chosen; public")
+    @router.get("/alerts/recommendations/alert-types", summary="What thresholds may be chosen; public")
     def get_alert_types() -> AlertTypes:
         """Return for each alert type its number, and the steps at which it is offered."""
         return AlertTypes.model_validate(_alert_types(web))
 
     @router.get(
-        "/recommendations/stream",
+        "/alerts/recommendations/stream",
         response_class=EventSourceResponse,
         responses=signed_in,
         summary="Server-sent events: the customer's list was written",
@@ -116,7 +116,7 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
                 signal.clear()
                 yield ServerSentEvent(event=READY, data=await ready_message(web, user_id))
 
-    @router.post("/recommendations/create-rule", responses={**signed_in, **responses(404, 422)})
+    @router.post("/alerts/recommendations/create-rule", responses={**signed_in, **responses(404, 422)})
     def create_rule(user_id: user, wish: RuleWish) -> CreatedRule:
         """Switch on what was recommended, with the threshold that the customer chose.
 
@@ -130,13 +130,13 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
             message=message, rule_id=adopted.rule_id, rule_name=adopted.name, recommendation_used=_used(wish, adopted)
         )
 
-    @router.post("/recommendations/preview", responses={**signed_in, **responses(404, 422)})
+    @router.post("/alerts/recommendations/preview", responses={**signed_in, **responses(404, 422)})
     def preview_rule(user_id: user, wish: PreviewWish) -> PreviewShape:
         """Return what a rule would have told the customer in the last 90 days; nothing is stored."""
         found = preview(web.workspace, user_id, wish.alert_type, wish.parameters)
         return PreviewShape.model_validate(found, from_attributes=True)
 
-    @router.post("/recommendations/{recommendation_id}/feedback", responses={**signed_in, **responses(404, 422)})
+    @router.post("/alerts/recommendations/{recommendation_id}/feedback", responses={**signed_in, **responses(404, 422)})
     def give_feedback(user_id: user, recommendation_id: UUID, feedback: Feedback) -> Recorded:
         """Log what the customer did with a recommendation. What is dismissed or snoozed leaves the list for a while."""
         action = AlertAction(
@@ -152,7 +152,7 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
             _apply_soon(web)
         return Recorded(event_id=feedback.event_id, recorded=recorded)
 
-    @router.post("/recommendations/trigger-generation", responses={**signed_in, **responses(404)})
+    @router.post("/alerts/recommendations/trigger-generation", responses={**signed_in, **responses(404)})
     def trigger_generation(user_id: user) -> Triggered:
         """Have the list of the signed-in customer renewed now."""
         web.starters.of(user_id)  # says so where there is no such user

@@ -47,7 +47,7 @@ def add_operator_routes(router: APIRouter, web: Web, admin: Any) -> None:
     refused = responses(401, 403, 503)
     version = Annotated[Key, Path(description="As `GET models` names it.")]
 
-    @router.post("/recommendations/generate-all", responses={**refused, **responses(409)})
+    @router.post("/alerts/recommendations/generate-all", responses={**refused, **responses(409)})
     def generate_all(admin_id: staff) -> RefreshStarted:
         """Have everybody's list renewed."""
         del admin_id
@@ -60,7 +60,7 @@ def add_operator_routes(router: APIRouter, web: Web, admin: Any) -> None:
             status="pending", total_users=n_users, success_count=0, error_count=0, message=message, job_id=job_id
         )
 
-    @router.post("/recommendations/cleanup", responses=refused)
+    @router.post("/alerts/recommendations/cleanup", responses=refused)
     def clean_up(admin_id: staff) -> JobStarted:
         """Have what is past its retention deleted."""
         del admin_id
@@ -69,7 +69,7 @@ def add_operator_routes(router: APIRouter, web: Web, admin: Any) -> None:
         web.send(CLEANUP_EXPIRED, str(job_id))
         return JobStarted(job_id=job_id, status="pending", message="What is past its retention is being deleted.")
 
-    @router.get("/recommendations/jobs/{job_id}", responses={**refused, **responses(404, 422)})
+    @router.get("/alerts/recommendations/jobs/{job_id}", responses={**refused, **responses(404, 422)})
     def get_job(admin_id: staff, job_id: UUID) -> Job:
         """Return how a job is doing."""
         del admin_id
@@ -79,7 +79,7 @@ def add_operator_routes(router: APIRouter, web: Web, admin: Any) -> None:
             raise HTTPException(404, "there is no such job; finished ones are kept for 90 days")
         return _job(row)
 
-    @router.get("/recommendations/metrics", responses={**refused, **responses(422)})
+    @router.get("/alerts/recommendations/metrics", responses={**refused, **responses(422)})
     async def get_metrics(admin_id: staff, last_n_minutes: Annotated[int, Query(ge=1, le=MAX_MINUTES)] = 60) -> Metrics:
         """Return how lists were asked for, of all web processes together. `avg_duration` is in seconds;
         `cache_hit_rate` is the share that was answered with a current list.
@@ -89,28 +89,28 @@ def add_operator_routes(router: APIRouter, web: Web, admin: Any) -> None:
         figures["thread_pool_usage"] = _pool_usage(web)
         return Metrics(time_range_minutes=last_n_minutes, metrics=figures, generated_at=datetime.now(UTC))
 
-    @router.post("/recommendations/test-websocket", responses={**refused, **responses(422)})
+    @router.post("/alerts/recommendations/test-websocket", responses={**refused, **responses(422)})
     def test_websocket(admin_id: staff, user_id: Annotated[Key, Query()]) -> SocketTest:
         """Announce to whoever listens as a user that their list was written."""
         del admin_id
         web.workspace.announce([user_id])
         return SocketTest(status="sent", message="Whoever listens as this user is told.", user_id=user_id)
 
-    @router.get("/recommendations/models", responses=refused)
+    @router.get("/alerts/recommendations/models", responses=refused)
     def get_models(admin_id: staff) -> Models:
         """Return the models that are kept, the newest first."""
         del admin_id
         with transient_errors("models were read"), web.workspace.engine.connect() as connection:
             return Models(models=[_model(each) for each in models.all_versions(connection)])
 
-    @router.post("/recommendations/models/rollback", responses={**refused, **responses(409, 422)})
+    @router.post("/alerts/recommendations/models/rollback", responses={**refused, **responses(409, 422)})
     def roll_back(admin_id: staff) -> Champion:
         """Make the champion before the present one champion again."""
         with transient_errors("a model was rolled back"):
             restored = promotion.roll_back(web.workspace, promoted_by=admin_id)
         return Champion(version=restored, message="It serves again.")
 
-    @router.post("/recommendations/models/{version}/promote", responses={**refused, **responses(422)})
+    @router.post("/alerts/recommendations/models/{version}/promote", responses={**refused, **responses(422)})
     def promote(admin_id: staff, version: version) -> Champion:
         """Make a model the champion, once its files have been checked."""
         with transient_errors("a model was promoted"):

@@ -16,7 +16,7 @@ from alertrec.web.problems import ProblemRoute
 from alertrec.web.resources import Web
 from alertrec.web.sockets import add_socket
 
-PREFIX = "/api/alerts"
+PREFIX = "/api"
 
 
 def create_router(
@@ -45,10 +45,9 @@ def create_router(
 
 def router_of(web: Web, *, current_user: Callable[..., Any], admin: Callable[..., Any]) -> APIRouter:
     """Return the router on means that the caller has."""
-    router = APIRouter(lifespan=web.lifespan)
-    api = APIRouter(prefix=PREFIX, route_class=ProblemRoute)
-    add_customer_routes(api, web, current_user)
-    add_operator_routes(api, web, admin)
-    router.include_router(api)
+    # One router and not some inside each other: each would be one more to walk through for every request.
+    router = APIRouter(prefix=PREFIX, route_class=ProblemRoute, lifespan=web.lifespan)
+    add_customer_routes(router, web, current_user)
+    add_operator_routes(router, web, admin)
     add_socket(router, web, current_user)
     return router

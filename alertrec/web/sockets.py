@@ -18,7 +18,7 @@ from alertrec.web.resources import Web
 def add_socket(router: APIRouter, web: Web, current_user: Any) -> None:
     """Add the socket."""
 
-    @router.websocket("/api/ws/recommendations/{user_id}")
+    @router.websocket("/ws/recommendations/{user_id}")
     async def follow(socket: WebSocket, user_id: str, signed_in: Annotated[str, Depends(current_user)]) -> None:
         """Send `{type: "recommendations_ready", user_id, recommendations, timestamp}`; to the customer themselves."""
         if signed_in != user_id:
