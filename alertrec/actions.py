@@ -67,12 +67,17 @@ def answer(workspace: Workspace, action: AlertAction) -> bool:
     ------
     UnknownRecommendationError, TransientError
         If it was never made to this user.
+    DataError
+        If another user's action has the `event_id`.
     """
     assert action.recommendation_id is not None
     with transient_errors("an answer was logged"), workspace.engine.begin() as connection:
         if actions.find_offer(connection, action.user_id, action.recommendation_id) is None:
             raise UnknownRecommendationError(str(action.recommendation_id))
-        return connection.execute(actions.insert_action(action)).first() is not None
+        is_new = connection.execute(actions.insert_action(action)).first() is not None
+        if not is_new and actions.user_of_event(connection, action.event_id) != action.user_id:
+            raise DataError("the event_id is in use; make a new one, a random UUID, for each click")
+        return is_new
 
 
 def process_actions(workspace: Workspace) -> int:

@@ -35,10 +35,10 @@ class Announcer:
     def __init__(self, redis_url: str | None) -> None:
         self._url = redis_url
 
-    def __call__(self, user_ids: Sequence[str]) -> None:
-        """Announce, after the commit; where the broker does not answer, a warning is all that comes of it."""
+    def __call__(self, user_ids: Sequence[str]) -> bool:
+        """Announce, after the commit; False, and a warning in the log, where the broker does not answer."""
         if self._url is None or not user_ids:
-            return
+            return False
         try:
             for start in range(0, len(user_ids), _USERS_A_MESSAGE):
                 message = json.dumps({"user_ids": user_ids[start : start + _USERS_A_MESSAGE]})
@@ -46,6 +46,8 @@ class Announcer:
         except (redis.RedisError, OSError) as error:
             facts = {"action": "announcement_lost", "n_users": len(user_ids)}
             logger.warning("lists were written unannounced: %s", first_line(error), extra=facts)
+            return False
+        return True
 
     @cached_property
     def _client(self) -> redis.Redis:

@@ -5,6 +5,7 @@
     ├── DataError               the caller's data or arguments cannot be used
     │   ├── UnknownUserError        no such user
     │   ├── UnknownRecommendationError  never made to this user
+    │   ├── ChangedMeanwhileError   what was shown is no longer so
     │   └── NotEnoughDataError      too few users or transactions to train on
     ├── NotFittedError          a model was asked before it was trained or loaded
     │   └── NoChampionError         nothing has been trained and promoted yet
@@ -51,6 +52,10 @@ class UnknownRecommendationError(DataError):
 
     def __str__(self) -> str:
         return f"recommendation {self.recommendation_id} was not made to this user; read the list again"
+
+
+class ChangedMeanwhileError(DataError):
+    """What a customer was shown is no longer so; it must be looked at again before it is acted on."""
 
 
 class NotEnoughDataError(DataError):

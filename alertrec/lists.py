@@ -274,13 +274,15 @@ def _change_item(known: _Known, change: Change, edition: Edition) -> dict[str, A
     )
     fired_now = would_have_fired(known.ledger, rule.fired)
     card = advice_card(BY_KEY[rule.alert_type], change.advice, rule.parameters, fired_now, fit, edition.policy)
-    identity = [known.user_ids[rule.user], rule.alert_type, edition.model_version, CHANGE, rule.rule_id]
     told = {
         "alert_rule_id": rule.rule_id,
         "advice": str(change.advice),
         "parameters": dict(rule.parameters),
         "fired": fired_now,
     }
+    # Another advice on the same rule is another recommendation: who still sees the first must not get the second.
+    said = [rule.rule_id, str(change.advice), dict(rule.parameters), dict(change.parameters)]
+    identity = [known.user_ids[rule.user], rule.alert_type, edition.model_version, CHANGE, *said]
     return _item(rule.alert_type, card, fit, identity) | {"change": json.dumps(told)}
 
 

@@ -44,7 +44,7 @@ def tick(workspace: Workspace, enqueue: Enqueue) -> None:
         _start_due(connection)
         lost_runs = {job: jobs.lost_runs(connection, job, after_seconds=LOST_AFTER_SECONDS) for job in SCHEDULE}
         lost_chunks = jobs.lost_chunks(connection, after_seconds=LOST_AFTER_SECONDS)
-        actions.wake_snoozed(connection, timedelta(days=workspace.settings.snoozed_days))
+        actions.wake_due(connection, timedelta(days=workspace.settings.snoozed_days))
         n_actions = actions.count_unprocessed(connection)
         for job_id in jobs.running_refreshes(connection):
             jobs.finish_refresh_if_complete(connection, job_id)

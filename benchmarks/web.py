@@ -57,7 +57,9 @@ class Client:
 
 
 def requests_for(path: str, tokens: Sequence[str]) -> list[bytes]:
-    return [f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode() for token in tokens]
+    return [
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode() for token in tokens
+    ]
 
 
 async def as_fast_as_it_goes(port: int, requests: Sequence[bytes]) -> float:
@@ -114,7 +116,7 @@ def generate(port: int, tokens: Path) -> None:
 def main() -> None:
     """Make a sample bank with lists, serve it, and measure."""
     with TemporaryDirectory() as scratch, opened(replace(Settings(), data_dir=Path(scratch))) as workspace:
-        demo._load_bank(workspace, n_users=N_USERS, seed=0)  # noqa: SLF001
+        demo._load_bank(workspace, n_users=N_USERS, seed=0)
         fitting.request_training(workspace, force=True, promoted_by="benchmark")
         fitting.run_training(workspace)
         service.refresh_locally(workspace)
@@ -125,7 +127,10 @@ def main() -> None:
         command = [sys.executable, "-m", "alertrec", "serve", "--port", "0"]
         log = Path(scratch) / "serve.log"
         environment = child_environment(workspace.settings, os.environ)
-        with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server:
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server,
+        ):
             try:
                 while not (found := re.search(r"running on http://127.0.0.1:(\d+)", log.read_text())):
                     time.sleep(0.1)

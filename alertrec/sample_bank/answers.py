@@ -62,8 +62,8 @@ def _taken(rng: np.random.Generator, rule: Row, now: datetime) -> Iterator[Row]:
         yield _action(rng, EXPANDED, at - timedelta(seconds=40), offer)
     yield _action(rng, ACCEPTED, at, offer | {"alert_rule_id": rule["id"]})
     yield _action(rng, CREATED, at, offer | {"alert_rule_id": rule["id"]})
-    given_up = at + timedelta(days=float(rng.uniform(1, 40)))
-    if not rule["is_active"] and given_up < now:
+    given_up = min(at + timedelta(days=float(rng.uniform(1, 40))), now - timedelta(minutes=1))
+    if not rule["is_active"] and given_up > at:
         yield _action(rng, DISABLED, given_up, offer | {"alert_rule_id": rule["id"], "recommendation_id": None})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Column, Connection, Row, ScalarSelect, Select, func, null
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 
-from alertrec.action_types import LOOKED_AT
+from alertrec.action_types import CREATED, LOOKED_AT
 from alertrec.storage.tables import alert_actions, recommendations
 
 
@@ -79,6 +80,32 @@ def find_offer(connection: Connection, user_id: str, recommendation_id: UUID) ->
     return connection.execute(offer_of(user_id, recommendation_id)).first()
 
 
+def lock_user(connection: Connection, user_id: str) -> None:
+    """Have whoever acts for the same user at once wait until this transaction has ended."""
+    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"acts:{user_id}", 0))))
+
+
+def rule_of_events(connection: Connection, user_id: str, event_ids: Sequence[UUID]) -> str | None:
+    """Return the rule that one of some events of a user was about."""
+    action = alert_actions.c
+    mine = action.event_id.in_(event_ids), action.user_id == user_id, action.alert_rule_id.is_not(None)
+    found: str | None = connection.scalar(select(action.alert_rule_id).where(*mine).limit(1))
+    return found
+
+
+def user_of_event(connection: Connection, event_id: UUID) -> str | None:
+    """Return whose action an event is."""
+    found: str | None = connection.scalar(select(alert_actions.c.user_id).where(alert_actions.c.event_id == event_id))
+    return found
+
+
+def rules_created_for(connection: Connection, user_id: str, recommendation_id: UUID) -> list[str]:
+    """Return the rules that a user has created by taking a recommendation, the latest first."""
+    action = alert_actions.c
+    mine = action.user_id == user_id, action.recommendation_id == recommendation_id, action.action == CREATED
+    return list(connection.scalars(select(action.alert_rule_id).where(*mine).order_by(action.occurred_at.desc())))
+
+
 def _typed(user_id: str, *columns: Column[Any]) -> Select[Any]:
     return select(*columns).where(alert_actions.c.user_id == user_id, alert_actions.c.alert_type.is_not(None))
 
@@ -94,12 +121,13 @@ _TAKE = text("""
 """)
 _WAKE = text("""
     UPDATE alertrec.alert_actions SET processed_at = NULL
-    WHERE action = 'snoozed' AND coalesce(due_at, occurred_at + :snoozed) <= now()
-      AND processed_at < coalesce(due_at, occurred_at + :snoozed)
+    WHERE (action = 'snoozed' OR action = 'dismissed' AND due_at IS NOT NULL)
+      AND coalesce(due_at, occurred_at + :snoozed) <= now() AND processed_at < coalesce(due_at, occurred_at + :snoozed)
 """)
 _DELETE_OLD = text("""
     DELETE FROM alertrec.alert_actions
     WHERE processed_at IS NOT NULL AND occurred_at < now() - make_interval(days => :days)
+      AND (due_at IS NULL OR due_at < now())
 """)
 
 
@@ -112,8 +140,8 @@ def take_unprocessed(connection: Connection, limit: int) -> tuple[int, list[str]
     return len(user_ids), sorted(set(user_ids))
 
 
-def wake_snoozed(connection: Connection, snoozed: timedelta) -> None:
-    """Mark as unprocessed what was snoozed and has fallen due, so that its users' lists are renewed."""
+def wake_due(connection: Connection, snoozed: timedelta) -> None:
+    """Mark as unprocessed what was put off and has fallen due, so that its users' lists are renewed."""
     connection.execute(_WAKE, {"snoozed": snoozed})
 
 

@@ -49,7 +49,6 @@ LOOK_BACK = timedelta(days=90)
 _AHEAD = timedelta(days=1)
 
 _ANSWERS = (EXPANDED, ACCEPTED, DISMISSED, SNOOZED)
-_FINAL = (ACCEPTED, DISMISSED, SNOOZED)
 
 Counts = Mapping[str, Any]  # column → value
 
@@ -97,8 +96,8 @@ def count_retained(
     Offers whose rule is not told are left out, and so is accepted advice, which may be to switch a rule off.
 
     A rule is no longer on where the last that was logged of it by then is that it was disabled or deleted; where its
-    row is inactive and was so by then, and nothing newer is logged; or where its row is missing. A missing row says
-    nothing where something was logged of the rule later, and where no row was written since `since`: that app, or
+    row is inactive and was so by then, and nothing newer or later is logged; or where its row is missing. A missing row
+    says nothing where something was logged of the rule later, and where no row was written since `since`: that app, or
     that import, keeps no rows of what is accepted.
 
     Returns
@@ -106,7 +105,30 @@ def count_retained(
     list of rows
         `alert_type` (NULL where not known), `n_known`, `n_retained`.
     """
-    accepted = (
+    accepted = _accepted(since, until, kept_for).cte("accepted")
+    mine, rule = accepted.c, source.alert_rules.c
+    latest = (
+        select(_action.action, _action.occurred_at)
+        .where(_of_rule(mine), _action.occurred_at >= mine.at, _action.occurred_at <= mine.judged_at)
+        .order_by(_action.occurred_at.desc(), _action.recorded_at.desc())
+        .limit(1)
+        .lateral("latest")
+    )
+    is_off = _is_off(mine, latest.c, rule, since=since)
+    joined = accepted.outerjoin(latest, true()).outerjoin(
+        source.alert_rules, and_(rule.id == mine.alert_rule_id, rule.user_id == mine.user_id)
+    )
+    query = (
+        select(mine.alert_type, func.count().label("n_known"), _count(~is_off).label("n_retained"))
+        .select_from(joined)
+        .group_by(mine.alert_type)
+    )
+    return [row._asdict() for row in connection.execute(query)]
+
+
+def _accepted(since: datetime, until: datetime, kept_for: timedelta) -> Select[Any]:
+    """Return the query of offers accepted in a time, each once, and until when their rule had to be on."""
+    return (
         select(
             _action.user_id,
             _action.alert_type,
@@ -124,43 +146,33 @@ def count_retained(
         )
         .ext(distinct_on(_action.user_id, _action.recommendation_id))
         .order_by(_action.user_id, _action.recommendation_id, _action.occurred_at, _action.event_id)
-        .cte("accepted")
     )
-    mine, rule = accepted.c, source.alert_rules.c
-    of_rule = and_(
-        _action.user_id == mine.user_id,
-        _action.alert_rule_id == mine.alert_rule_id,
+
+
+def _of_rule(accepted: Any) -> ColumnElement[bool]:
+    return and_(
+        _action.user_id == accepted.user_id,
+        _action.alert_rule_id == accepted.alert_rule_id,
         _action.action.in_(RULE_ACTIONS),
     )
-    latest = (
-        select(_action.action, _action.occurred_at)
-        .where(of_rule, _action.occurred_at >= mine.at, _action.occurred_at <= mine.judged_at)
-        .order_by(_action.occurred_at.desc(), _action.recorded_at.desc())
-        .limit(1)
-        .lateral("latest")
-    )
-    heard_of_later = exists().where(of_rule, _action.occurred_at > mine.judged_at)
+
+
+def _is_off(accepted: Any, latest: Any, rule: Any, *, since: datetime) -> ColumnElement[bool]:
+    """Return the condition that a rule was off when it was judged; see `count_retained`."""
+    heard_of_later = exists().where(_of_rule(accepted), _action.occurred_at > accepted.judged_at)
     keeps_rows = exists().where(or_(rule.created_at > since, rule.updated_at > since))
-    changed_at = func.coalesce(rule.updated_at, mine.at)
-    is_off = or_(
-        func.coalesce(latest.c.action.in_((DISABLED, DELETED)), False),
+    changed_at = func.coalesce(rule.updated_at, accepted.at)
+    return or_(
+        func.coalesce(latest.action.in_((DISABLED, DELETED)), False),
         and_(
             rule.id.is_not(None),
             rule.is_active.is_not(True),
-            changed_at <= mine.judged_at,
-            func.coalesce(latest.c.occurred_at <= changed_at, True),
+            changed_at <= accepted.judged_at,
+            func.coalesce(latest.occurred_at <= changed_at, True),
+            ~heard_of_later,
         ),
         and_(rule.id.is_(None), keeps_rows, ~heard_of_later),
     )
-    joined = accepted.outerjoin(latest, true()).outerjoin(
-        source.alert_rules, and_(rule.id == mine.alert_rule_id, rule.user_id == mine.user_id)
-    )
-    query = (
-        select(mine.alert_type, func.count().label("n_known"), _count(~is_off).label("n_retained"))
-        .select_from(joined)
-        .group_by(mine.alert_type)
-    )
-    return [row._asdict() for row in connection.execute(query)]
 
 
 def count_by_probability(
@@ -168,8 +180,8 @@ def count_by_probability(
 ) -> list[Counts]:
     """Return how often offers of some probability were accepted, by bins of equal width.
 
-    Counted are offers that were shown, first from `since` on; those shown after `settled_by` only once answered. The
-    probability is the one that was first promised.
+    Counted are offers that were shown, first from `since` on and until `settled_by`: those answered since as well would
+    count before those that are not. The probability is the one that was first promised.
 
     Returns
     -------
@@ -179,7 +191,7 @@ def count_by_probability(
     """
     offers = _offers(since, until).cte("offers")
     offer = offers.c
-    settled = or_(offer.first_at <= settled_by, *(offer[name] for name in _FINAL))
+    settled = offer.first_at <= settled_by
     bin_ = func.least(cast(func.floor(offer.probability * n_bins), Integer), n_bins - 1)
     query = (
         select(

@@ -19,6 +19,7 @@ from sqlalchemy import (
     CompoundSelect,
     Connection,
     MetaData,
+    RowMapping,
     Select,
     Table,
     Text,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     cast,
     exists,
     func,
+    insert,
     literal,
     literal_column,
     null,
@@ -36,10 +38,9 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from alertrec.action_types import REFUSED, RULE_ACTIONS, SNOOZED, SWITCHED_ON
-from alertrec.errors import DataError
 from alertrec.feature_engineering import HISTORY_DAYS
 from alertrec.rules.standing import RULES_SCHEMA
 from alertrec.storage.frames import read_frame
@@ -179,23 +180,26 @@ class Source:
         )
         return {row[0]: int(row[1]) for row in connection.execute(query.group_by(rule.alert_type))}
 
-    def insert_rule(self, connection: Connection, *, rule_id: str, **values: Any) -> None:
-        """Insert a rule that is on; one with its id stays as it is."""
-        row = {"id": rule_id, "is_active": True, **values}
-        connection.execute(insert(self.alert_rules).values(row).on_conflict_do_nothing(index_elements=["id"]))
-
-    def alter_rule(self, connection: Connection, *, rule_id: str, user_id: str, values: Mapping[str, Any]) -> None:
-        """Alter a rule of a user.
-
-        Raises
-        ------
-        DataError
-            If the user has no such rule.
-        """
+    def find_rule(self, connection: Connection, user_id: str, rule_id: str) -> RowMapping | None:
+        """Return a rule of a user, on or off."""
         rule = self.alert_rules
-        change = update(rule).where(rule.c.id == rule_id, rule.c.user_id == user_id)
-        if connection.execute(change.values({**values, "updated_at": func.now()})).rowcount == 0:
-            raise DataError("the rule that the advice is about is no longer there; read the list again")
+        query = select(rule).where(rule.c.id == rule_id, rule.c.user_id == user_id)
+        return connection.execute(query).mappings().first()
+
+    def rules_of_type(self, connection: Connection, user_id: str, alert_type: str) -> list[RowMapping]:
+        """Return the rules of a type that a user has on, the oldest first."""
+        rule = self.alert_rules
+        mine = rule.c.user_id == user_id, rule.c.alert_type == alert_type, rule.c.is_active
+        return list(connection.execute(select(rule).where(*mine).order_by(rule.c.created_at, rule.c.id)).mappings())
+
+    def insert_rule(self, connection: Connection, *, rule_id: str, **values: Any) -> None:
+        """Insert a rule that is on."""
+        connection.execute(insert(self.alert_rules).values({"id": rule_id, "is_active": True, **values}))
+
+    def alter_rule(self, connection: Connection, rule_id: str, values: Mapping[str, Any]) -> None:
+        """Alter a rule."""
+        rule = self.alert_rules
+        connection.execute(update(rule).where(rule.c.id == rule_id).values({**values, "updated_at": func.now()}))
 
     def is_active(self, connection: Connection, user_id: str) -> bool | None:
         """Return whether a user is active; None if there is no such user."""

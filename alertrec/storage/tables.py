@@ -149,7 +149,7 @@ alert_actions = Table(
     Index("ix_alert_actions_user_id_occurred_at", "user_id", "occurred_at"),
     Index("ix_alert_actions_recorded_at", "recorded_at"),
     Index("ix_alert_actions_unprocessed", "recorded_at", postgresql_where=text("processed_at IS NULL")),
-    Index("ix_alert_actions_snoozed", "occurred_at", postgresql_where=text("action = 'snoozed'")),
+    Index("ix_alert_actions_put_off", "occurred_at", postgresql_where=text("action IN ('snoozed', 'dismissed')")),
 )
 
 model_versions = Table(

@@ -31,6 +31,8 @@ SESSION_SECONDS = 8 * 3600
 
 _ALGORITHM = "HS256"
 _AUDIENCE = "alertrec"
+_SESSION_AUDIENCE = "alertrec session"  # of a browser; it opens no other one, and does not outlast its token
+_LONGEST_TOKEN = 4_096
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _TOKENS_KEPT = 10_000
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
@@ -42,6 +44,14 @@ class Viewer:
 
     user_id: str
     is_admin: bool = False
+
+
+@dataclass(frozen=True)
+class Session:
+    """Who it is, and until when (seconds since 1970) that holds."""
+
+    viewer: Viewer
+    expires: float
 
 
 def web_secret(settings: Settings) -> str:
@@ -68,13 +78,13 @@ def _keep_first(scratch: Path, path: Path) -> None:
         scratch.unlink()
 
 
-def sign_token(secret: str, viewer: Viewer, *, seconds: float = SESSION_SECONDS) -> str:
+def sign_token(secret: str, viewer: Viewer, *, seconds: float = SESSION_SECONDS, audience: str = _AUDIENCE) -> str:
     """Return a token (JWT, HS256) that says who somebody is, for a while.
 
     A bank may make the same with any library: claims `sub` (the user's id), `aud` ("alertrec"), `exp`, and
     `admin` (true) for its own staff.
     """
-    claims = {"sub": viewer.user_id, "aud": _AUDIENCE, "exp": time.time() + seconds}
+    claims = {"sub": viewer.user_id, "aud": audience, "exp": time.time() + seconds}
     return jwt.encode(claims | ({"admin": True} if viewer.is_admin else {}), secret, algorithm=_ALGORITHM)
 
 
@@ -83,29 +93,37 @@ class Access:
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
-        # A browser sends the same token with every request, and checking one takes as long as reading a list.
+        # A browser sends the same token with every request, and checking one takes as long as reading a list. What is
+        # refused is an exception, and is not kept.
         self._checked = lru_cache(maxsize=_TOKENS_KEPT)(self._check)
 
-    def read_token(self, token: str) -> Viewer | None:
-        """Return whom a token names; None where it is not ours, altered, or has expired."""
-        viewer, expires = self._checked(token)
-        return viewer if time.time() < expires else None
-
-    def _check(self, token: str) -> tuple[Viewer | None, float]:
-        """Return whom a token names, and until when; nobody where it is not ours or was altered."""
-        options: Any = {"require": ["exp", "sub", "aud"]}
+    def read_token(self, token: str, *, audience: str = _AUDIENCE) -> Session | None:
+        """Return whom a token names; None where it is not ours, altered, of another audience, or has expired."""
+        if len(token) > _LONGEST_TOKEN:
+            return None
         try:
-            claims = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], audience=_AUDIENCE, options=options)
-        except jwt.InvalidTokenError:
-            return None, 0.0
+            session = self._checked(token, audience)
+        except (jwt.InvalidTokenError, UnicodeEncodeError):
+            return None
+        return session if time.time() < session.expires else None
+
+    def _check(self, token: str, audience: str) -> Session:
+        options: Any = {"require": ["exp", "sub", "aud"]}
+        claims = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], audience=audience, options=options)
         user_id = claims["sub"]
-        viewer = Viewer(user_id, is_admin=claims.get("admin") is True) if user_id and "\x00" not in user_id else None
-        return viewer, float(claims["exp"])
+        user_id.encode()  # a text that no database can hold is nobody's id
+        if not user_id or "\x00" in user_id:
+            raise jwt.InvalidTokenError("an empty id, or one that no database can hold")
+        return Session(Viewer(user_id, is_admin=claims.get("admin") is True), float(claims["exp"]))
 
     def viewer(self, connection: HTTPConnection) -> Viewer | None:
         """Return who it is, without asking what they may do."""
-        token = _bearer_token(connection) or connection.cookies.get(SESSION_COOKIE)
-        return self.read_token(token) if token else None
+        bearer, cookie = _bearer_token(connection), connection.cookies.get(SESSION_COOKIE)
+        if bearer is not None:
+            session = self.read_token(bearer)
+        else:
+            session = self.read_token(cookie, audience=_SESSION_AUDIENCE) if cookie else None
+        return session.viewer if session is not None else None
 
     async def require(self, connection: HTTPConnection) -> Viewer:
         """Return who it is.
@@ -152,10 +170,11 @@ class Access:
             request.state.form_cookie = nonce
         return self._csrf_token(nonce)
 
-    def start_session(self, response: Response, viewer: Viewer, *, is_secure: bool) -> None:
-        """Sign a browser in."""
-        token = sign_token(self._secret, viewer)
-        options: dict[str, Any] = {"max_age": SESSION_SECONDS, "secure": is_secure}
+    def start_session(self, response: Response, session: Session, *, is_secure: bool) -> None:
+        """Sign a browser in, for no longer than the token holds with which somebody came."""
+        seconds = min(session.expires - time.time(), SESSION_SECONDS)
+        token = sign_token(self._secret, session.viewer, seconds=seconds, audience=_SESSION_AUDIENCE)
+        options: dict[str, Any] = {"max_age": int(seconds), "secure": is_secure}
         response.set_cookie(SESSION_COOKIE, token, httponly=True, samesite="lax", **options)
 
     def end_session(self, response: Response) -> None:

@@ -21,7 +21,7 @@ from alertrec.web.access import Access, web_secret
 from alertrec.web.dashboard import create_dashboard
 from alertrec.web.health import health_router
 from alertrec.web.pages import page_router
-from alertrec.web.problems import problem_of, status_and_detail
+from alertrec.web.problems import phrase_of, problem_of, status_and_detail
 from alertrec.web.rendering import render
 from alertrec.web.resources import Web
 from alertrec.web.router import PREFIX, router_of
@@ -64,7 +64,8 @@ def create_app(
         version=version("alertrec"),
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
-        exception_handlers=dict.fromkeys((AlertrecError, HTTPException, RequestValidationError, Exception), _tell),
+        redirect_slashes=False,  # to wherever the Host header says
+        exception_handlers=dict.fromkeys((AlertrecError, HTTPException, RequestValidationError), _tell),
     )
     app.state.access = access
     app.include_router(router_of(web, current_user=access.current_user, admin=access.admin))
@@ -74,7 +75,7 @@ def create_app(
         create_dashboard(lambda: web.workspace, access.admin, lambda: flower_url), include_in_schema=False
     )
     app.mount("/static", StaticFiles(directory=STATIC))
-    app.add_middleware(Shell, figures=RequestFigures(registry, lambda: web.hub.n_listeners))
+    app.add_middleware(Shell, figures=RequestFigures(registry, lambda: web.hub.n_listeners), tell=_tell)
     return app
 
 
@@ -85,4 +86,4 @@ async def _tell(request: Request, error: Exception) -> Response:
     status, detail = status_and_detail(error)
     if status == HTTPStatus.UNAUTHORIZED:
         return RedirectResponse("/", HTTPStatus.SEE_OTHER)
-    return render(request, "problem.html.j2", status, title=HTTPStatus(status).phrase, detail=detail)
+    return render(request, "problem.html.j2", status, title=phrase_of(status), detail=detail)

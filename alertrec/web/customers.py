@@ -18,7 +18,8 @@ from alertrec.action_types import LOOKED_AT
 from alertrec.actions import answer
 from alertrec.adopting import Adopted, Wish, adopt
 from alertrec.catalog import ALERT_TYPES, CATEGORIES
-from alertrec.errors import QueueUnavailableError
+from alertrec.errors import DataError, TransientError
+from alertrec.scoring import DEFAULT
 from alertrec.starters import PLACEHOLDER
 from alertrec.storage.actions import AlertAction
 from alertrec.task_names import GENERATE_RECOMMENDATIONS, PROCESS_ACTIONS
@@ -39,9 +40,11 @@ from alertrec.web.shapes import (
 )
 
 READY = "recommendations_ready"
+STREAM_SECONDS = 300.0
 _BEING_MADE = "Your own recommendations are being made; until then, these are what most customers choose."
 _WILL_BE_MADE = "Your own recommendations will be made soon; until then, these are what most customers choose."
 _BEING_RENEWED = "This list is being renewed."
+_WILL_BE_RENEWED = "This list will be renewed soon."
 
 
 def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
@@ -99,24 +102,28 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
         """Return for each alert type its number, and the steps at which it is offered."""
         return AlertTypes.model_validate(_alert_types(web))
 
+    def announcements_are_heard(user_id: user) -> None:  # after it is known who asks
+        del user_id
+        if not web.hub.is_live:
+            raise TransientError("announcements are not heard, the broker is away")
+
     @router.get(
         "/alerts/recommendations/stream",
         response_class=EventSourceResponse,
+        dependencies=[Depends(announcements_are_heard)],
         responses=signed_in,
         summary="Server-sent events: the customer's list was written",
     )
     async def stream_recommendations(user_id: user) -> AsyncIterator[ServerSentEvent]:
-        """Send `recommendations_ready`, with the list, whenever it was written, whichever worker did."""
-        with web.hub.listening(user_id) as signal:
-            yield ServerSentEvent(comment="connected")
-            while True:
-                await signal.wait()
-                if web.hub.is_stopped:
-                    return
-                signal.clear()
-                yield ServerSentEvent(event=READY, data=await ready_message(web, user_id))
+        """Send `recommendations_ready`, with the list, whenever it was written, whichever worker did.
 
-    @router.post("/alerts/recommendations/create-rule", responses={**signed_in, **responses(404, 422)})
+        It ends after some minutes, or when announcements are not heard; connect anew then, which asks again who it is.
+        """
+        yield ServerSentEvent(comment="connected")
+        async for message in ready_messages(web, user_id):
+            yield ServerSentEvent(event=READY, data=message)
+
+    @router.post("/alerts/recommendations/create-rule", responses={**signed_in, **responses(400, 404, 409, 422)})
     def create_rule(user_id: user, wish: RuleWish) -> CreatedRule:
         """Switch on what was recommended, with the threshold that the customer chose.
 
@@ -124,19 +131,21 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
         rule that it is about is altered, or switched off. Sent twice with one `event_id`, it creates one rule.
         """
         adopted = adopt(web.workspace, user_id, _wish(wish))
-        _apply_soon(web)
+        web.send_if_possible(PROCESS_ACTIONS)  # where the broker is away, the next tick does
         message = "The rule is on." if adopted.is_active else "The rule is off."
         return CreatedRule(
             message=message, rule_id=adopted.rule_id, rule_name=adopted.name, recommendation_used=_used(wish, adopted)
         )
 
-    @router.post("/alerts/recommendations/preview", responses={**signed_in, **responses(404, 422)})
+    @router.post("/alerts/recommendations/preview", responses={**signed_in, **responses(400, 404, 422)})
     def preview_rule(user_id: user, wish: PreviewWish) -> PreviewShape:
         """Return what a rule would have told the customer in the last 90 days; nothing is stored."""
         found = preview(web.workspace, user_id, wish.alert_type, wish.parameters)
         return PreviewShape.model_validate(found, from_attributes=True)
 
-    @router.post("/alerts/recommendations/{recommendation_id}/feedback", responses={**signed_in, **responses(404, 422)})
+    @router.post(
+        "/alerts/recommendations/{recommendation_id}/feedback", responses={**signed_in, **responses(400, 404, 422)}
+    )
     def give_feedback(user_id: user, recommendation_id: UUID, feedback: Feedback) -> Recorded:
         """Log what the customer did with a recommendation. What is dismissed or snoozed leaves the list for a while."""
         action = AlertAction(
@@ -149,24 +158,34 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
         )
         recorded = answer(web.workspace, action)
         if feedback.action not in LOOKED_AT:
-            _apply_soon(web)
+            web.send_if_possible(PROCESS_ACTIONS)  # where the broker is away, the next tick does
         return Recorded(event_id=feedback.event_id, recorded=recorded)
 
-    @router.post("/alerts/recommendations/trigger-generation", responses={**signed_in, **responses(404)})
+    @router.post("/alerts/recommendations/trigger-generation", responses={**signed_in, **responses(404, 422)})
     def trigger_generation(user_id: user) -> Triggered:
         """Have the list of the signed-in customer renewed now."""
-        web.starters.of(user_id)  # says so where there is no such user
+        if web.starters.of(user_id) is None:  # which says so where there is no such user
+            raise DataError("this account is not active, and has no list made")
         web.send(GENERATE_RECOMMENDATIONS, user_id)
         message = "Your recommendations are being made."
         return Triggered(message=message, user_id=user_id, result={"status": "queued"})
 
 
-async def ready_message(web: Web, user_id: str) -> dict[str, Any]:
-    """Return what browsers, and the sockets of the earlier system, are sent when a list was written."""
-    stored = await web.lists.read(user_id)
-    items = json.loads(stored)["recommendations"] if stored is not None else []
-    now = datetime.now(UTC).isoformat()
-    return {"type": READY, "user_id": user_id, "recommendations": items, "timestamp": now}
+async def ready_messages(web: Web, user_id: str) -> AsyncIterator[dict[str, Any]]:
+    """Yield what browsers, and the sockets of the earlier system, are sent when a list was written.
+
+    It ends after `STREAM_SECONDS`, so that nobody listens on for long who may no longer, and where the broker is lost.
+    """
+    ends = time.monotonic() + STREAM_SECONDS
+    with web.hub.listening(user_id) as signal:
+        while web.hub.is_live and await web.hub.wait(signal, ends - time.monotonic()):
+            try:
+                stored = await web.lists.read(user_id)
+            except TransientError:
+                return
+            items = json.loads(stored)["recommendations"] if stored is not None else []
+            now = datetime.now(UTC).isoformat()
+            yield {"type": READY, "user_id": user_id, "recommendations": items, "timestamp": now}
 
 
 async def _answer_at_length(
@@ -177,8 +196,8 @@ async def _answer_at_length(
         return await asyncio.to_thread(_placeholder, web, user_id)
     found: dict[str, Any] = json.loads(stored)
     if force_refresh:
-        await asyncio.to_thread(web.send, GENERATE_RECOMMENDATIONS, user_id)
-        found["message"] = _BEING_RENEWED
+        is_sent = await asyncio.to_thread(web.send_if_possible, GENERATE_RECOMMENDATIONS, user_id)
+        found["message"] = _BEING_RENEWED if is_sent else _WILL_BE_RENEWED
     if explain:
         explanations = await asyncio.to_thread(_explanations, web, user_id)
         for item in found["recommendations"]:
@@ -187,22 +206,22 @@ async def _answer_at_length(
 
 
 def _placeholder(web: Web, user_id: str) -> dict[str, Any]:
-    starters = web.starters.of(user_id)
-    message: str | None = _BEING_MADE
-    if starters is not None:
-        try:
-            web.send(GENERATE_RECOMMENDATIONS, user_id)
-        except QueueUnavailableError:
-            message = _WILL_BE_MADE  # by the next refresh at the latest; starters are better than an error
-    return {
+    found: dict[str, Any] = {
         "user_id": user_id,
-        "recommendation_type": PLACEHOLDER,
-        "recommendations": starters or [],
+        "recommendation_type": DEFAULT,
+        "recommendations": [],
         "generated_at": datetime.now(UTC).isoformat(),
         "expires_at": None,
-        "is_placeholder": starters is not None,
-        "message": message if starters is not None else None,
+        "is_placeholder": False,
+        "message": None,
     }
+    starters = web.starters.of(user_id)
+    if starters is None:
+        return found  # who is not active is offered nothing, and no list is made
+    # Without the broker, by the next refresh at the latest; starters are better than an error.
+    message = _BEING_MADE if web.send_if_possible(GENERATE_RECOMMENDATIONS, user_id) else _WILL_BE_MADE
+    starting = {"recommendation_type": PLACEHOLDER, "recommendations": starters}
+    return found | starting | {"is_placeholder": True, "message": message}
 
 
 def _explanations(web: Web, user_id: str) -> dict[str, Any]:
@@ -252,11 +271,3 @@ def _used(wish: RuleWish, adopted: Adopted) -> dict[str, Any]:
         "alert_type": adopted.alert_type,
         "parameters": adopted.parameters,
     }
-
-
-def _apply_soon(web: Web) -> None:
-    """Have what was logged applied now; where the broker is away, the next tick does it."""
-    try:
-        web.send(PROCESS_ACTIONS)
-    except QueueUnavailableError:
-        return

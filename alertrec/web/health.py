@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from alertrec.runtime import require_schema
 from alertrec.web.resources import Web
+from alertrec.web.shapes import Readiness
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,12 @@ def health_router(web: Web, registry: CollectorRegistry) -> APIRouter:
     async def live() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/health/ready", responses={503: {"description": "Lists cannot be read"}}, summary="Lists can be read")
+    @router.get(
+        "/health/ready",
+        response_model=Readiness,
+        responses={503: {"model": Readiness, "description": "Lists cannot be read"}},
+        summary="Lists can be read",
+    )
     def ready() -> Response:
         """Answer 200 where lists can be read. Without the broker they can: what needs it says so by itself."""
         checks = {"database": _check(lambda: _database(web)), "broker": _check(lambda: _broker(web))}

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query
 from sqlalchemy import RowMapping
 
 from alertrec import promotion
+from alertrec.errors import TransientError
 from alertrec.schedule import CLEANUP, REFRESH, TRAINING
 from alertrec.service import ALL_USERS, request_refresh
 from alertrec.storage import jobs, models
@@ -54,7 +55,7 @@ def add_operator_routes(router: APIRouter, web: Web, admin: Any) -> None:
         job_id = request_refresh(web.workspace)
         with transient_errors("users were counted"), web.workspace.engine.connect() as connection:
             n_users = web.workspace.source.n_active(connection)
-        web.send(REFRESH_RECOMMENDATIONS, ALL_USERS, str(job_id))
+        web.send_if_possible(REFRESH_RECOMMENDATIONS, ALL_USERS, str(job_id))  # it stands in the table
         message = f"The lists of {n_users:,} users are being renewed."
         return RefreshStarted(
             status="pending", total_users=n_users, success_count=0, error_count=0, message=message, job_id=job_id
@@ -66,7 +67,7 @@ def add_operator_routes(router: APIRouter, web: Web, admin: Any) -> None:
         del admin_id
         with transient_errors("a cleanup was asked for"), web.workspace.engine.begin() as connection:
             job_id = jobs.ask_for_run(connection, CLEANUP, {})
-        web.send(CLEANUP_EXPIRED, str(job_id))
+        web.send_if_possible(CLEANUP_EXPIRED, str(job_id))  # it stands in the table
         return JobStarted(job_id=job_id, status="pending", message="What is past its retention is being deleted.")
 
     @router.get("/alerts/recommendations/jobs/{job_id}", responses={**refused, **responses(404, 422)})
@@ -93,7 +94,8 @@ def add_operator_routes(router: APIRouter, web: Web, admin: Any) -> None:
     def test_websocket(admin_id: staff, user_id: Annotated[Key, Query()]) -> SocketTest:
         """Announce to whoever listens as a user that their list was written."""
         del admin_id
-        web.workspace.announce([user_id])
+        if not web.workspace.announce([user_id]):
+            raise TransientError("the broker did not take the announcement")
         return SocketTest(status="sent", message="Whoever listens as this user is told.", user_id=user_id)
 
     @router.get("/alerts/recommendations/models", responses=refused)

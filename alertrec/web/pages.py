@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: FastAPI evaluates the annotations.
 
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.status import HTTP_303_SEE_OTHER, HTTP_401_UNAUTHORIZED
 
-from alertrec.web.access import Access, Viewer, check_csrf
+from alertrec.web.access import SESSION_SECONDS, Access, Session, Viewer, check_csrf
 from alertrec.web.rendering import render
 
 OPERATOR = "operator"  # as whom the staff of a sample bank signs in
@@ -42,11 +43,13 @@ def page_router(access: Access, sample_users: Sequence[Any]) -> APIRouter:
 
     @router.post("/sign-in", dependencies=[Depends(check_csrf)])
     def sign_in(request: Request, token: Annotated[str, Form()] = "", user_id: Annotated[str, Form()] = "") -> Response:
-        viewer = Viewer(user_id, is_admin=user_id == OPERATOR) if user_id in known else access.read_token(token.strip())
-        if viewer is None:
+        session = access.read_token(token.strip())
+        if user_id in known:
+            session = Session(Viewer(user_id, is_admin=user_id == OPERATOR), time.time() + SESSION_SECONDS)
+        if session is None:
             return sign_in_page(request, error="That token is not valid, or it has expired; ask for a new one.")
         response = RedirectResponse("/", HTTP_303_SEE_OTHER)
-        access.start_session(response, viewer, is_secure=request.url.scheme == "https")
+        access.start_session(response, session, is_secure=request.url.scheme == "https")
         return response
 
     @router.post("/sign-out", dependencies=[Depends(check_csrf)])

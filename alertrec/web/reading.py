@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from alertrec.errors import TransientError, first_line
+from alertrec.errors import DataError, TransientError, first_line
 from alertrec.storage.database import CONNECT_TIMEOUT_SECONDS, SESSION_OPTIONS
 
 # Queries at the same time. Two keep one process busy: what one parses, the other waits for.
@@ -44,8 +44,16 @@ class ListReader:
     """Reads current lists as JSON; for one event loop, between `open` and `close`."""
 
     def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self._pool: AsyncConnectionPool[Any] | None = None
+        self._waiting: dict[str, asyncio.Future[str | None]] = {}
+        self._n_queries = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps no hold of them
+
+    async def open(self) -> None:
+        """Begin to connect; a database that is away is an error of `read`, not of this."""
         self._pool = AsyncConnectionPool(
-            database_url,
+            self._url,
             min_size=1,
             max_size=_CONNECTIONS,
             timeout=_TIMEOUT_SECONDS,
@@ -58,49 +66,56 @@ class ListReader:
                 "prepare_threshold": 0,
             },
         )
-        self._waiting: dict[str, asyncio.Future[str | None]] = {}
-        self._queries: set[asyncio.Task[None]] = set()
-
-    async def open(self) -> None:
-        """Begin to connect; a database that is away is an error of `read`, not of this."""
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._pool.close(timeout=1.0)
+        if self._pool is not None:
+            await self._pool.close(timeout=1.0)
 
     async def read(self, user_id: str) -> str | None:
         """Return the answer to a user's request for their list, as JSON; None without a current one.
 
         Raises
         ------
+        DataError
+            If the id is none that a user can have.
         TransientError
             If the database does not answer.
         """
+        _check_id(user_id)  # what PostgreSQL would refuse must not fail all who are asked for together
         waiting = self._waiting.get(user_id)
         if waiting is None:
             waiting = self._waiting[user_id] = asyncio.get_running_loop().create_future()
-            if len(self._queries) < _CONNECTIONS:
-                query = asyncio.create_task(self._answer())
-                self._queries.add(query)
-                query.add_done_callback(self._queries.discard)
+            if self._n_queries < _CONNECTIONS:
+                self._n_queries += 1
+                task = asyncio.create_task(self._answer())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         # Whoever asks may go away; others may wait for the same answer.
         return await asyncio.shield(waiting)
 
     async def _answer(self) -> None:
         """Answer all who wait, and who have come meanwhile."""
-        while self._waiting:
-            asked, self._waiting = self._waiting, {}
-            try:
-                found = await self._query(list(asked))
-            except (psycopg.Error, PoolTimeout, OSError) as error:
-                _fail(asked, TransientError(f"the database failed while lists were read: {first_line(error)}"))
-            except BaseException:
-                _fail(asked, TransientError("the server is being stopped"))
-                raise
-            else:
-                for user_id, waiting in asked.items():
-                    waiting.set_result(found.get(user_id))
+        try:
+            while self._waiting:
+                asked, self._waiting = self._waiting, {}
+                await self._answer_together(asked)
+        finally:
+            # In the same turn of the loop in which nobody waits any more: who comes next starts a query.
+            self._n_queries -= 1
+
+    async def _answer_together(self, asked: Mapping[str, asyncio.Future[str | None]]) -> None:
+        try:
+            found = await self._query(list(asked))
+        except (psycopg.Error, PoolTimeout, OSError) as error:
+            _fail(asked, TransientError(f"the database failed while lists were read: {first_line(error)}"))
+        except BaseException:
+            _fail(asked, TransientError("the server is being stopped"))
+            raise
+        else:
+            for user_id, waiting in asked.items():
+                waiting.set_result(found.get(user_id))
 
     async def _query(self, user_ids: list[str]) -> dict[str, str]:
         # Asking a connection whether it lives, before each query, would double the round trips; after a restart of the
@@ -111,9 +126,19 @@ class ListReader:
         return await self._query_once(user_ids)
 
     async def _query_once(self, user_ids: list[str]) -> dict[str, str]:
+        assert self._pool is not None, "lists are read between `open` and `close`"
         async with asyncio.timeout(_TIMEOUT_SECONDS), self._pool.connection() as connection:
             cursor = await connection.execute(_QUERY, (user_ids,), prepare=True)
             return dict(await cursor.fetchall())
+
+
+def _check_id(user_id: str) -> None:
+    try:
+        is_text = "\x00" not in user_id and bool(user_id.encode())
+    except (TypeError, AttributeError, UnicodeEncodeError):
+        is_text = False
+    if not is_text:
+        raise DataError(f"a user's id is a text that a database can hold, not {type(user_id).__name__} of this kind")
 
 
 def _fail(asked: Mapping[str, asyncio.Future[Any]], error: TransientError) -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any
 
-from alertrec.errors import ConfigError
+from alertrec.errors import ConfigError, QueueUnavailableError
 from alertrec.sending import send
 from alertrec.settings import Settings
 from alertrec.starters import Starters
@@ -56,6 +56,14 @@ class Web:
             If the broker does not take it within two seconds.
         """
         send(self.workspace, task, *args)
+
+    def send_if_possible(self, task: str, *args: Any) -> bool:
+        """Send a task that a tick would send as well, some time later; False where the broker does not take it."""
+        try:
+            self.send(task, *args)
+        except QueueUnavailableError:
+            return False
+        return True
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, Strict, StringConstraints
 
 from alertrec.action_types import RECOMMENDATION_ACTIONS
 from alertrec.catalog import ALERT_KEYS
@@ -17,10 +17,30 @@ Key = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_PL
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1_000, pattern=_PLAIN)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=_PLAIN)]
 AlertKey = Literal[ALERT_KEYS]  # type: ignore[valid-type]  # the catalogue's, whatever they are
-Parameters = dict[
-    Annotated[str, StringConstraints(max_length=50)], float | Annotated[str, StringConstraints(max_length=50)]
-]
-_Recommendation = Literal["ml_default", "ml_collaborative_filtering", "ml_hybrid", "ml_transaction_based", "new_user"]
+_Short = Annotated[str, StringConstraints(max_length=50)]
+Parameters = dict[_Short, Annotated[float, Strict()] | _Short]  # strict: true is no number
+
+
+def _in_time(moment: datetime) -> datetime:
+    """Refuse what no calendar of ours has room for, in UTC."""
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a moment between the years 2000 and 9999 is expected") from None
+    if moment.year < 2000:
+        raise ValueError("a moment between the years 2000 and 9999 is expected")
+    return moment
+
+
+def _lately(moment: datetime) -> datetime:
+    now = datetime.now(UTC)
+    if not now - timedelta(days=30) <= moment <= now + timedelta(days=1):
+        raise ValueError("a moment of the last 30 days is expected")
+    return min(moment, now)
+
+
+InTime = Annotated[AwareDatetime, AfterValidator(_in_time)]
+Lately = Annotated[InTime, AfterValidator(_lately)]
 
 _PARAMETERS = {"amount": 250.0}
 _FIRED = {
@@ -91,11 +111,11 @@ class Recommendation(BaseModel):
     parameters: dict[str, Any]
     would_have_fired: Fired | None
     reasons: list[dict[str, Any]]
-    change: dict[str, Any] | None
-    model_version: str | None
-    experiment: str | None
-    variant: str | None
-    expires_at: datetime | None
+    change: dict[str, Any] | None = None
+    model_version: str | None = None
+    experiment: str | None = None
+    variant: str | None = None
+    expires_at: datetime | None = None
     explanation: dict[str, Any] | None = Field(
         default=None, description="With `explain`: what the probability rests on."
     )
@@ -110,9 +130,9 @@ class RecommendationList(BaseModel):
     recommendation_type: str
     recommendations: list[Recommendation]
     generated_at: datetime
-    expires_at: datetime | None
+    expires_at: datetime | None = None
     is_placeholder: bool = Field(description="True for starters, while the customer's own list is being made.")
-    message: str | None
+    message: str | None = None
 
     model_config = _example(_LIST)
 
@@ -153,11 +173,11 @@ class RuleWish(BaseModel):
     """A recommendation that the customer takes. Clients of the earlier system send its texts; newer ones its id too."""
 
     title: Words
-    description: Text = ""
+    description: Text | None = ""
     natural_language_query: Words
-    category: Text = ""
-    priority: Text = ""
-    reasoning: Text = ""
+    category: Text | None = ""
+    priority: Text | None = ""
+    reasoning: Text | None = ""
     recommendation_id: UUID | None = None
     alert_type: AlertKey | None = None
     parameters: Parameters | None = Field(default=None, description="As the customer set them; else those offered.")
@@ -193,8 +213,8 @@ class Feedback(BaseModel):
 
     event_id: UUID = Field(description="Of the click; the same one is logged once.")
     action: Literal[RECOMMENDATION_ACTIONS]  # type: ignore[valid-type]  # closed, and named in one place
-    occurred_at: AwareDatetime | None = None
-    due_at: AwareDatetime | None = Field(
+    occurred_at: Lately | None = Field(default=None, description="By default now; at most 30 days ago.")
+    due_at: InTime | None = Field(
         default=None,
         description="When what is dismissed or snoozed may come back; else after the days of the settings.",
     )
@@ -326,3 +346,10 @@ class SocketTest(BaseModel):
     status: str
     message: str
     user_id: str
+
+
+class Readiness(BaseModel):
+    """Whether lists can be read, and how each server is doing: "ok", or the kind of its error."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str]

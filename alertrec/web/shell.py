@@ -8,6 +8,8 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.requests import Request
+from starlette.responses import Response
 
 from alertrec.web.access import FORM_COOKIE
 
@@ -16,6 +18,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Tell = Callable[[Request, Exception], Awaitable[Response]]
 
 # Everything from here, nothing inline, no frames, no plug-ins.
 _POLICY = (
@@ -32,6 +35,7 @@ _HEADERS = [
 # What a customer is shown is theirs alone: no proxy and no browser keeps it.
 _PRIVATE = (b"cache-control", b"no-store")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _UNKNOWN = "other"  # paths that are no route: their names come from outside
 
 
@@ -50,7 +54,7 @@ class RequestFigures:
     def count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count one request."""
         route = getattr(scope.get("route"), "path", _UNKNOWN)
-        method = scope["method"] if route != _UNKNOWN else _UNKNOWN
+        method = scope["method"] if route != _UNKNOWN and scope["method"] in _METHODS else _UNKNOWN
         self.requests.labels(method, route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 
@@ -58,9 +62,10 @@ class RequestFigures:
 class Shell:
     """Adds headers to every answer and counts it."""
 
-    def __init__(self, app: App, *, figures: RequestFigures) -> None:
+    def __init__(self, app: App, *, figures: RequestFigures, tell: Tell) -> None:
         self._app = app
         self._figures = figures
+        self._tell = tell  # what nobody foresaw is told here, so that it too is counted and has its headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -68,19 +73,27 @@ class Shell:
             await self._app(scope, receive, send)
             return
         started, state = time.perf_counter(), scope.setdefault("state", {})
-        is_static = scope["path"].startswith("/static/")
+        is_static, is_started = scope["path"].startswith("/static/"), False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_HEADERS]
-                if not is_static:
+                if not is_static and all(name != _PRIVATE[0] for name, _ in message["headers"]):
                     message["headers"].append(_PRIVATE)
                 if (nonce := state.get("form_cookie")) is not None:
                     message["headers"].append((b"set-cookie", _form_cookie(nonce, scope["scheme"])))
                 self._figures.count(scope, message["status"], time.perf_counter() - started)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            if is_started:
+                raise
+            response = await self._tell(Request(scope), error)
+            await response(scope, receive, send_with_headers)
 
 
 def _form_cookie(nonce: str, scheme: str) -> bytes:

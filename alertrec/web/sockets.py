@@ -9,9 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
 from starlette.status import WS_1001_GOING_AWAY, WS_1008_POLICY_VIOLATION
 
-from alertrec.errors import TransientError
-from alertrec.web.customers import ready_message
-from alertrec.web.live import Signal
+from alertrec.web.customers import ready_messages
 from alertrec.web.resources import Web
 
 
@@ -25,19 +23,13 @@ def add_socket(router: APIRouter, web: Web, current_user: Any) -> None:
             await socket.close(WS_1008_POLICY_VIOLATION, "this is another customer's")
             return
         await socket.accept()
-        with web.hub.listening(user_id) as signal:
-            await _until_first(_send(web, socket, user_id, signal), _wait_for_end(socket))
+        await _until_first(_send(web, socket, user_id), _wait_for_end(socket))
 
 
-async def _send(web: Web, socket: WebSocket, user_id: str, signal: Signal) -> None:
-    while True:
-        await signal.wait()
-        if web.hub.is_stopped:
-            await socket.close(WS_1001_GOING_AWAY)
-            return
-        signal.clear()
-        with contextlib.suppress(TransientError):  # the next announcement finds the database again
-            await socket.send_json(await ready_message(web, user_id))
+async def _send(web: Web, socket: WebSocket, user_id: str) -> None:
+    async for message in ready_messages(web, user_id):
+        await socket.send_json(message)
+    await socket.close(WS_1001_GOING_AWAY)  # the client connects anew
 
 
 async def _wait_for_end(socket: WebSocket) -> None:

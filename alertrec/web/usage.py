@@ -26,7 +26,8 @@ class Usage:
     """Counts requests for lists; of what was not yet handed on, a process that is killed loses two seconds."""
 
     def __init__(self, redis_url: str) -> None:
-        self._client = redis.Redis.from_url(redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._url = redis_url
+        self._client = self._connect()
         self._counts: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
 
@@ -39,6 +40,7 @@ class Usage:
 
     def start(self) -> None:
         """Begin to hand counts on."""
+        self._client = self._connect()
         self._task = asyncio.create_task(self._run(), name="usage")
 
     async def stop(self) -> None:
@@ -71,6 +73,9 @@ class Usage:
         for minute in stored:
             counts.update({name.decode(): int(value) for name, value in minute.items()})
         return _figures(counts)
+
+    def _connect(self) -> redis.Redis:
+        return redis.Redis.from_url(self._url, socket_timeout=1.0, socket_connect_timeout=1.0)
 
     async def _run(self) -> None:
         while True:

@@ -298,14 +298,15 @@ def test_reliability_holds_what_was_accepted_against_what_was_promised(workspace
 def test_reliability_waits_a_day_for_an_answer_that_may_come(workspace: Workspace):
     act(workspace, "ann", "shown", NOW - DAY, ONE)  # exactly a day ago: judged
     act(workspace, "ann", "shown", NOW - DAY + SECOND, TWO)  # waits
-    act(workspace, "bob", "shown", NOW, THREE)  # waits, since looking closer is no answer
-    act(workspace, "bob", "expanded", NOW, THREE)
+    # Those who answer at once wait as well: judged before the others, they would make offers look better than they are.
     for user_id, answer in (("cem", "dismissed"), ("dee", "snoozed"), ("eve", "accepted")):
         act(workspace, user_id, "shown", NOW, FOUR)
         act(workspace, user_id, answer, NOW, FOUR)
+    act(workspace, "fay", "shown", NOW - DAY, THREE)
+    act(workspace, "fay", "accepted", NOW, THREE)
     found = reliability(workspace, now=NOW)
-    assert (found.n, found.n_waiting) == (4, 2)
-    assert [(point.n, point.observed) for point in found.points] == [(4, 0.25)]
+    assert (found.n, found.n_waiting) == (2, 4)
+    assert [(point.n, point.observed) for point in found.points] == [(2, 0.5)]
 
 
 def test_a_bin_in_which_all_wait_is_left_out(workspace: Workspace):

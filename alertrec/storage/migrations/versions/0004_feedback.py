@@ -17,15 +17,15 @@ def upgrade() -> None:
     op.add_column("alert_actions", sa.Column("probability", sa.Double()), schema="alertrec")
     op.add_column("alert_actions", sa.Column("model_version", sa.Text()), schema="alertrec")
     op.create_index(
-        "ix_alert_actions_snoozed",
+        "ix_alert_actions_put_off",
         "alert_actions",
         ["occurred_at"],
         schema="alertrec",
-        postgresql_where=sa.text("action = 'snoozed'"),
+        postgresql_where=sa.text("action IN ('snoozed', 'dismissed')"),
     )
 
 
 def downgrade() -> None:
-    op.drop_index("ix_alert_actions_snoozed", "alert_actions", schema="alertrec")
+    op.drop_index("ix_alert_actions_put_off", "alert_actions", schema="alertrec")
     for column in ("model_version", "probability", "due_at"):
         op.drop_column("alert_actions", column, schema="alertrec")

@@ -45,6 +45,7 @@ export class Api {
 }
 
 async function problemOf(response) {
+  if (TEXT.problems[response.status]) return TEXT.problems[response.status];
   const { detail, title } = await response.json().catch(() => ({}));
   // The detail of an answer that is no problem+json may be a list.
   return [detail, title].find((each) => each && typeof each === "string") ?? TEXT.failed;

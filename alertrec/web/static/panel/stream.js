@@ -26,16 +26,19 @@ export async function* serverSentEvents(body, onAlive = () => {}) {
  * "offline", `onNews` that there may be a new list: one was announced, or may have been while nobody listened.
  */
 export async function listen(api, life, { onState, onNews }) {
-  for (let attempt = 0, isFirst = true; !life.aborted; attempt++, isFirst = false) {
-    const onOpen = () => (onState("live"), isFirst || onNews());
-    await connect(api, life, { onOpen, onNews, onAlive: () => (attempt = 0) });
+  for (let attempt = 0; !life.aborted; attempt++) {
+    const began = Date.now();
+    const onOpen = () => (onState("live"), onNews()); // what was written before may have been missed
+    const isOver = await connect(api, life, { onOpen, onNews, onAlive: () => (attempt = 0) });
     if (life.aborted) return;
+    if (isOver && Date.now() - began > LONGEST_PAUSE_MS) continue; // the server ends each one after some minutes
     onState("offline");
     const pause = Math.min(LONGEST_PAUSE_MS, 1000 * 2 ** attempt) * (1 + Math.random()); // not all customers at once
     await new Promise((resolve) => (setTimeout(resolve, pause), life.addEventListener("abort", resolve)));
   }
 }
 
+/** Return true where the server has ended the stream, in order. */
 async function connect(api, life, { onOpen, onNews, onAlive }) {
   const connection = new AbortController();
   const cut = () => connection.abort();
@@ -48,8 +51,9 @@ async function connect(api, life, { onOpen, onNews, onAlive }) {
     onOpen();
     const events = serverSentEvents(body, () => (wait(), onAlive()));
     for await (const { name } of events) if (name === "recommendations_ready") onNews();
+    return true;
   } catch {
-    // It is connected again in a while; what went wrong does not concern the customer.
+    return false; // it is connected again in a while; what went wrong does not concern the customer
   } finally {
     clearTimeout(silence);
   }

@@ -23,7 +23,7 @@ export const TEXT = {
   anyAmount: "any amount",
   added: (title) => `Added: ${title}`,
   changed: (title) => `Done: ${title}`,
-  snoozed: (title) => `We will ask again in a week: ${title}`,
+  snoozed: (title) => `Not now, we will ask again later: ${title}`,
   dismissed: (title) => `We won't suggest this again: ${title}`,
   hidden: (title) => `Hidden: ${title}`,
   priority: { high: "High priority", medium: "Medium priority", low: "Low priority" },
@@ -40,5 +40,12 @@ export const TEXT = {
   writtenFor: (value) => `Written for the suggested threshold, ${value}.`,
   nameless: "Unnamed merchant",
   unreachable: "We could not reach the service. Check your connection and try again.",
+  problems: {
+    401: "You are no longer signed in. Sign in again, and your recommendations are here.",
+    403: "You are no longer signed in. Load the page again.",
+    404: "This suggestion is no longer there. The newest ones come in a moment.",
+    409: "This suggestion has changed since it was shown. The newest ones come in a moment.",
+    503: "This cannot be done just now. Please try again in a minute.",
+  },
   failed: "Something went wrong on our side. Please try again.",
 };
