@@ -6,7 +6,7 @@ TOOLS  := .tools
 UV     := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/bin/uv)
 CODE   := alertrec tasks tests benchmarks celeryconfig.py
 
-.PHONY: help setup demo test check lint fast browser bench bench-models lock clean
+.PHONY: help setup demo test check lint fast browser bench bench-models bench-web lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ bench: setup ## measure, on the export in ../shared/data/sparkov
 
 bench-models: setup ## measure the models, on the data in ../shared/data/caravan
 	$(BIN)/python benchmarks/models.py
+
+bench-web: setup ## measure the list endpoint under load
+	$(BIN)/python benchmarks/web.py
 
 lock: setup ## renew requirements.lock: every platform, with hashes, without an index address
 	$(UV) pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \

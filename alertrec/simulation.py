@@ -18,7 +18,7 @@ from alertrec.web.access import Viewer, sign_token
 
 logger = logging.getLogger(__name__)
 
-MEAN_PAUSE_SECONDS = 1.5
+MEAN_PAUSE_SECONDS = 4.0
 _TIMEOUT_SECONDS = 10
 _MAX_SHOWN = 4
 _PATH = "/api/alerts/recommendations"
@@ -45,12 +45,12 @@ class Customer:
             if self._luck.random() < 0.3:
                 self._answer(item, EXPANDED)
             probability = item["probability"] if item["recommendation_type"] != CHANGE else 0.4
-            roll = self._luck.random()
-            if roll < 0.45 * probability:
+            # As a rule they do what was foretold; of the others, some say so.
+            if self._luck.random() < probability:
                 self._take(item)
-            elif roll > 0.93:
+            elif (roll := self._luck.random()) < 0.2:
                 self._answer(item, DISMISSED)
-            elif roll > 0.87:
+            elif roll < 0.35:
                 self._answer(item, SNOOZED)
 
     def close(self) -> None:

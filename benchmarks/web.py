@@ -108,8 +108,8 @@ def generate(port: int, tokens: Path) -> None:
         p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
         of_constant, of_lists = (uvloop.run(as_fast_as_it_goes(port, each)) for each in (constant, lists))
         print(
-            f"at {RATE}/s: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms; "
-            f"as fast as it goes: lists {of_lists:,.0f}/s, constant {of_constant:,.0f}/s, ratio {of_lists / of_constant:.2f}"
+            f"at {RATE}/s: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms; as fast as it goes: "
+            f"lists {of_lists:,.0f}/s, constant {of_constant:,.0f}/s, ratio {of_lists / of_constant:.2f}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,8 +22,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from alertrec.announcing import channel_of
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
+from alertrec.simulation import Customer
 from alertrec.web import create_app
 from alertrec.web import customers as customers_module
+from alertrec.web.access import web_secret
 from alertrec.web.live import Hub
 from alertrec.workspace import Workspace
 from tests.integration.processes import broker, wait_for, worker
@@ -227,6 +230,26 @@ async def test_what_was_dismissed_leaves_the_list_and_the_page_learns_of_it(site
         assert (await ask(site.other, "POST", path, me, answered("dismissed")))["recorded"]
         message = await received(socket)
     assert item["recommendation_id"] not in json.dumps(message)
+
+
+class Willing(random.Random):
+    """Does whatever may be done."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+def test_a_made_up_customer_looks_and_answers(site: Site, workspace: Workspace, customers: list[str]):
+    user_id = customers[11]
+    items = read_items(workspace)[user_id]
+    customer = Customer(site.one, web_secret(site.settings), user_id, Willing())
+    customer.visit()
+    customer.close()
+    query = "SELECT recommendation_id, action FROM alertrec.alert_actions WHERE user_id = :user_id"
+    logged = execute(workspace, query, user_id=user_id)
+    seen = {row["recommendation_id"] for row in logged if row["action"] == "shown"}
+    assert seen == {item["recommendation_id"] for item in items[:4]}
+    assert {row["recommendation_id"] for row in logged if row["action"] == "accepted"} == seen
 
 
 async def test_sockets_are_opened_to_their_customer_alone(site: Site, customers: list[str]):

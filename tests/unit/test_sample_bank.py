@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from alertrec.catalog import ALERT_KEYS, classify
-from alertrec.sample_bank import SampleBank, make_sample_bank
+from alertrec.sample_bank import SampleBank, make_sample_answers, make_sample_bank
 from alertrec.sample_bank.vocabulary import SEGMENTS, TEXTS, merchants
+from alertrec.storage.tables import alert_actions
 from alertrec.transactions import PURCHASE, STATUSES, TRANSACTION_TYPES
 
 AS_OF = datetime(2026, 9, 30, 15, 30, tzinfo=UTC)
@@ -156,3 +157,46 @@ def test_small_banks_and_other_periods_work(n_users: int, days: int):
 def test_a_bank_of_nothing_is_refused(n_users: int, days: int):
     with pytest.raises(ValueError, match="at least 1"):
         make_sample_bank(n_users, as_of=AS_OF, days=days)
+
+
+@pytest.fixture(scope="module")
+def answers(bank: SampleBank) -> pl.DataFrame:
+    return make_sample_answers(bank, as_of=AS_OF)
+
+
+def test_answers_have_the_columns_of_the_table_and_are_of_the_past(answers: pl.DataFrame):
+    columns = {column.name for column in alert_actions.columns} - {"due_at"}
+    assert set(answers.columns) == columns
+    assert answers.height > 1000
+    assert answers["event_id"].n_unique() == answers.height
+    assert answers["occurred_at"].max() < AS_OF
+    assert answers["processed_at"].null_count() == 0  # nobody's list is renewed for them
+
+
+def test_the_same_seed_gives_the_same_answers(bank: SampleBank, answers: pl.DataFrame):
+    assert make_sample_answers(bank, as_of=AS_OF).equals(answers)
+    assert not make_sample_answers(bank, as_of=AS_OF, seed=1).equals(answers)
+
+
+def test_what_was_accepted_is_a_rule_of_that_customer_and_type(bank: SampleBank, answers: pl.DataFrame):
+    accepted = answers.filter(action="accepted").select("user_id", "alert_type", id="alert_rule_id")
+    assert accepted.height > 300
+    assert accepted.join(bank.alert_rules, on=["id", "user_id", "alert_type"], how="anti").is_empty()
+    given_up = set(answers.filter(action="disabled")["alert_rule_id"])
+    assert given_up
+    off = set(bank.alert_rules.filter(~pl.col("is_active"))["id"])
+    assert given_up == off & set(accepted["id"])
+
+
+def test_what_was_not_taken_is_no_rule_of_that_customer(bank: SampleBank, answers: pl.DataFrame):
+    refused = answers.filter(pl.col("action").is_in(["dismissed", "snoozed"])).select("user_id", "alert_type")
+    assert refused.height > 100
+    assert refused.join(bank.alert_rules, on=["user_id", "alert_type"], how="semi").is_empty()
+
+
+def test_what_is_likelier_was_taken_more_often(answers: pl.DataFrame):
+    offers = answers.group_by("recommendation_id").agg(
+        pl.col("probability").first(), (pl.col("action") == "accepted").any().alias("taken")
+    )
+    mean = dict(offers.group_by("taken").agg(pl.col("probability").mean()).iter_rows())
+    assert mean[True] > mean[False] + 0.05
