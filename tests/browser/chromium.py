@@ -11,13 +11,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_PLAYWRIGHT = (sys.executable, "-m", "playwright")
 _APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300")
-# Playwright's own build where it can be fetched, with the libraries it needs where we may install them; else Debian's.
-_WAYS = (
-    (sys.executable, "-m", "playwright", "install", *(["--with-deps"] if os.geteuid() == 0 else []), "chromium"),
-    (*_APT, "update", "--quiet"),
-    (*_APT, "install", "--yes", "--quiet", "--no-install-recommends", "chromium"),
-)
 
 
 def find_chromium() -> str | None:
@@ -31,13 +26,18 @@ def find_chromium() -> str | None:
 
 
 def install_chromium() -> str | None:
-    """Install one, trying one way after the other, and return it."""
-    for command in _WAYS:
-        if shutil.which(command[0]):
-            subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
-        if found := find_chromium():
-            return found
-    return None
+    """Install Playwright's own, or where that cannot be fetched Debian's, and return it."""
+    if _run(*_PLAYWRIGHT, "install", "chromium"):
+        if os.geteuid() == 0:
+            _run(*_PLAYWRIGHT, "install-deps", "chromium")
+    elif shutil.which("apt-get"):
+        _run(*_APT, "update", "--quiet")
+        _run(*_APT, "install", "--yes", "--quiet", "--no-install-recommends", "chromium")
+    return find_chromium()
+
+
+def _run(*command: str) -> bool:
+    return subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode == 0
 
 
 if __name__ == "__main__":
