@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -38,10 +40,30 @@ def seen_while_running(started: subprocess.Popen[bytes], home: Path) -> set[psut
     return seen
 
 
-def test_the_demo_recommends_with_reasons_and_leaves_nothing_running(directory: Path):
-    command = [sys.executable, "-m", "alertrec", "demo", "--once", "--users", "200"]
+def get(url: str) -> str:
+    with urlopen(url, timeout=30) as answer:  # noqa: S310  # the demo's own address
+        text: str = answer.read().decode()
+        return text
+
+
+def test_the_demo_recommends_with_reasons_opens_its_pages_and_leaves_nothing_running(directory: Path):
+    command = [sys.executable, "-m", "alertrec", "demo", "--users", "200"]
     log = directory / "demo.log"
     with process(command, env=environment(), cwd=directory, log=log) as started:
+
+        def is_open() -> bool:
+            assert started.poll() is None, log.read_text()
+            return "Ctrl-C stops all of it" in log.read_text()
+
+        wait_for(is_open, seconds=180)
+        found = re.search(r"web app: (http://127\.0\.0\.1:\d+)", log.read_text())
+        assert found is not None, log.read_text()
+        page = get(found[1])
+        assert "The operator" in page
+        assert len(set(re.findall(r"user-\d+", page))) == 6  # as whom anybody may sign in
+        # Simulated customers look at what they are offered.
+        wait_for(lambda: re.search(r"requests_total\{.*/feedback\",status=\"200\"\}", get(f"{found[1]}/metrics")))
+        started.send_signal(signal.SIGINT)
         seen = seen_while_running(started, directory / ".alertrec")
         assert started.returncode == 0, log.read_text()
         assert alive(list(seen)) == []
