@@ -41,9 +41,12 @@ class Site:
     customers: list[str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, without a window; the tests skip by name where there is none."""
+    """Chromium, without a window; the tests skip by name where there is none.
+
+    Not for longer than a module: as long as Playwright runs, no other test can run an event loop of its own.
+    """
     program = find_chromium()
     if program is None:
         pytest.skip("no Chromium is installed; `make browser` installs one")
@@ -54,7 +57,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(
     browser: Browser, running_servers: Servers, _template: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
