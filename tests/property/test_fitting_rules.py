@@ -23,7 +23,7 @@ from alertrec.rules.backtests import BackTests, Budget, fit_steps
 from alertrec.rules.policy import Policy
 from alertrec.rules.texts import parameters_of
 from alertrec.wording import Words
-from tests.histories import AWAY, LARGE, LIMIT, NEW, decoded, rules_frame, small_model
+from tests.histories import AWAY, LARGE, LIMIT, NEW, decoded, rules_frame, said_no, small_model
 from tests.property.test_detectors import frames, rule_banks
 from tests.rule_oracle import History
 from tests.snapshots import check_texts
@@ -76,14 +76,13 @@ def rules(draw: st.DrawFn, users: list[Row]) -> list[Row]:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Draw a bank, rules, and what was dismissed; some users buy so much that the budgets matter."""
+    """Draw a bank, rules, and what was said no to; some users buy so much that the budgets matter."""
     bank = draw(rule_banks())
     rows = list(bank.transactions)
     for user in bank.users:
         rows += [busy(user["id"], number) for number in range(draw(st.sampled_from([0, 0, 8, 20])))]
     gone = draw(st.lists(st.tuples(st.sampled_from(USER_IDS), st.sampled_from(ALERT_KEYS)), max_size=4))
-    dismissed = pl.DataFrame(gone, schema={"user_id": pl.String, "alert_type": pl.String}, orient="row")
-    return bank.with_transactions(rows), draw(rules(bank.users)), dismissed
+    return bank.with_transactions(rows), draw(rules(bank.users)), said_no(*gone)
 
 
 def busy(user_id: str, number: int) -> Row:
@@ -103,9 +102,9 @@ def busy(user_id: str, number: int) -> Row:
 
 
 def built(case: Case, policy: Policy = POLICY) -> Lists:
-    bank, its_rules, dismissed = case
+    bank, its_rules, away = case
     edition = Edition("v1", as_of=AS_OF, generated_at=AS_OF, policy=policy)
-    return build_lists(*frames(bank), rules_frame(its_rules), dismissed, model=MODEL, edition=edition)
+    return build_lists(*frames(bank), rules_frame(its_rules), away, model=MODEL, edition=edition)
 
 
 def fitted_slowly(row: list[int], allowed: int, first: int = 0) -> int:
@@ -239,10 +238,10 @@ def test_every_text_is_told_from_its_snapshot_and_every_firing_from_the_history(
 @laws
 @given(cases())
 def test_a_user_without_history_gets_the_parameters_of_the_population(case: Case):
-    bank, its_rules, dismissed = case
+    bank, its_rules, away = case
     nobody = bank.users[0] | {"id": "nobody", "credit_limit": 1000.0, "credit_balance": 0.0, "address_state": "NY"}
     richer = Bank([*bank.users, nobody], bank.transactions)
-    items = decoded(built((richer, its_rules, dismissed)).items.filter(user_id="nobody"))
+    items = decoded(built((richer, its_rules, away)).items.filter(user_id="nobody"))
     assert items
     for item in items:
         entry = BY_KEY[item["alert_type"]]
@@ -254,11 +253,11 @@ def test_a_user_without_history_gets_the_parameters_of_the_population(case: Case
 @laws
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_no_list(case: Case, random: Any):
-    bank, its_rules, dismissed = case
+    bank, its_rules, away = case
     users, rows, mixed = (random.sample(each, len(each)) for each in (bank.users, bank.transactions, its_rules))
-    gone = dismissed.rows()
+    gone = away.select("user_id", "alert_type").rows()
     random.shuffle(gone)
-    shuffled = built((Bank(users, rows), mixed, pl.DataFrame(gone, schema=dismissed.schema, orient="row")))
+    shuffled = built((Bank(users, rows), mixed, said_no(*gone)))
     whole = built(case)
     assert shuffled.lists.sort("user_id").equals(whole.lists.sort("user_id"))
     assert shuffled.items.sort("user_id", "rank").equals(whole.items.sort("user_id", "rank"))
