@@ -40,8 +40,10 @@ class Customer:
         found = self._send("GET", "")
         if found["is_placeholder"]:
             return
-        for item in found["recommendations"][:_MAX_SHOWN]:
+        items = found["recommendations"][:_MAX_SHOWN]
+        for item in items:
             self._answer(item, SHOWN)
+        for item in items:  # after all of them were seen: each answer brings a new list
             if self._luck.random() < 0.3:
                 self._answer(item, EXPANDED)
             probability = item["probability"] if item["recommendation_type"] != CHANGE else 0.4

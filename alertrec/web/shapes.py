@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, Strict, StringConstraints
 
 from alertrec.action_types import RECOMMENDATION_ACTIONS
-from alertrec.catalog import ALERT_KEYS
+from alertrec.catalog import ALERT_KEYS, ALERT_TYPES
 
 # Without NUL, which PostgreSQL's texts cannot hold.
 _PLAIN = r"^[^\x00]*$"
@@ -42,6 +42,7 @@ def _lately(moment: datetime) -> datetime:
 InTime = Annotated[AwareDatetime, AfterValidator(_in_time)]
 Lately = Annotated[InTime, AfterValidator(_lately)]
 
+_EXAMPLE = next(entry for entry in ALERT_TYPES if entry.detector == "purchase")
 _PARAMETERS = {"amount": 250.0}
 _FIRED = {
     "count": 3,
@@ -51,7 +52,7 @@ _FIRED = {
 }
 _ITEM: dict[str, Any] = {
     "recommendation_id": "1b0cbb0e-52ab-5be5-9d55-6a1c5ab1a6b1",
-    "alert_type": "alert_large_transaction",
+    "alert_type": _EXAMPLE.key,
     "recommendation_type": "ml_hybrid",
     "title": "Purchases over $250",
     "description": "Tells you about any single purchase of more than $250.",
@@ -235,7 +236,7 @@ class PreviewWish(BaseModel):
     alert_type: AlertKey
     parameters: Parameters
 
-    model_config = _example({"alert_type": "alert_large_transaction", "parameters": {"amount": 300.0}})
+    model_config = _example({"alert_type": _EXAMPLE.key, "parameters": {"amount": 300.0}})
 
 
 class PreviewShape(BaseModel):

@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -240,11 +240,11 @@ class Willing(random.Random):
 
 
 def test_a_made_up_customer_looks_and_answers(site: Site, workspace: Workspace, customers: list[str]):
-    user_id = customers[11]
+    # Advice does not outlast the list that it stands in, and each answer brings a new one.
+    user_id = next(each for each in customers[11:] if offers_of(items := read_items(workspace)[each]) == items)
     items = read_items(workspace)[user_id]
-    customer = Customer(site.one, web_secret(site.settings), user_id, Willing())
-    customer.visit()
-    customer.close()
+    with closing(Customer(site.one, web_secret(site.settings), user_id, Willing())) as customer:
+        customer.visit()
     query = "SELECT recommendation_id, action FROM alertrec.alert_actions WHERE user_id = :user_id"
     logged = execute(workspace, query, user_id=user_id)
     seen = {row["recommendation_id"] for row in logged if row["action"] == "shown"}

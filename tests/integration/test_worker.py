@@ -173,7 +173,7 @@ def chunk_is_running(engine: Engine, task_id: str) -> bool:
 
 
 def action(user_id: str, **fields: str) -> dict[str, str]:
-    return {"user_id": user_id, "action": "shown", "event_id": str(uuid4()), **fields}
+    return {"user_id": user_id, "action": "accepted", "event_id": str(uuid4()), **fields}
 
 
 def insert_action(engine: Engine, user_id: str) -> None:

@@ -20,8 +20,8 @@ from alertrec.web.access import Access, Session, Viewer, sign_token, web_secret
 
 SECRET = "a secret of the tests, of more than 32 characters"
 ACCESS = Access(SECRET)
-SESSION = Session(Viewer("u-0001"), time.time() + 600)
-CLAIMS: dict[str, Any] = {"sub": "u-0001", "aud": "alertrec", "exp": time.time() + 600}
+SESSION = Session(Viewer("u-0001"), time.time() + 86_400)
+CLAIMS: dict[str, Any] = {"sub": "u-0001", "aud": "alertrec", "exp": time.time() + 86_400}
 
 
 def signed(secret: str = SECRET, algorithm: str = "HS256", **changed: Any) -> str:
