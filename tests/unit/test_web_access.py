@@ -94,7 +94,7 @@ REFUSED = {
     "of an id that is no text UTF-8 can hold": signed(sub="\ud800"),
     "for somebody else": signed(aud="another app"),
     "for anybody": signed(aud=None),
-    "not yet valid": signed(nbf=time.time() + 600),
+    "not yet valid": signed(nbf=time.time() + 80_000),
     "of another secret": signed(secret="another secret, of more than 32 characters"),
     "of an empty secret": f"{HEADER}.{BODY}." + part(""),
     "of another algorithm": signed(secret=SECRET * 2, algorithm="HS512"),
