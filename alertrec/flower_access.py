@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import socket
 from dataclasses import dataclass, field
 
+from alertrec.generated_secrets import remembered_secret
 from alertrec.settings import Settings
 
 USER = "alertrec"
@@ -39,12 +38,7 @@ def flower_access(settings: Settings, *, port: int = 0) -> FlowerAccess:
         password, source = settings.flower_password, "ALERTREC_FLOWER_PASSWORD"
     else:
         path = settings.data_dir / "flower_password"
-        if not path.exists():
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(16))
-        password, source = path.read_text().strip(), str(path)
+        password, source = remembered_secret(path, 16), str(path)
     return FlowerAccess(port or free_port(settings.flower_port), USER, password, source)
 
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +19,7 @@ from fastapi import HTTPException, Request, Response
 from starlette.requests import HTTPConnection
 from starlette.status import HTTP_401_UNAUTHORIZED, HTTP_403_FORBIDDEN
 
+from alertrec.generated_secrets import remembered_secret
 from alertrec.settings import Settings
 
 SESSION_COOKIE = "alertrec_session"
@@ -58,24 +57,7 @@ def web_secret(settings: Settings) -> str:
     """Return the secret that signs tokens and forms, made and remembered in the data directory where none is set."""
     if settings.web_secret is not None:
         return settings.web_secret
-    path = settings.data_dir / "web_secret"
-    if not path.exists():
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f"web_secret.{os.getpid()}")
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(48))
-        _keep_first(scratch, path)
-    return path.read_text().strip()
-
-
-def _keep_first(scratch: Path, path: Path) -> None:
-    """Give a file its name unless another process was quicker."""
-    try:
-        os.link(scratch, path)
-    except FileExistsError:
-        pass
-    finally:
-        scratch.unlink()
+    return remembered_secret(settings.data_dir / "web_secret", 48)
 
 
 def sign_token(secret: str, viewer: Viewer, *, seconds: float = SESSION_SECONDS, audience: str = _AUDIENCE) -> str:

@@ -149,7 +149,7 @@ def test_the_secret_that_is_set_is_taken_and_not_stored(tmp_path: Path):
 
 def test_processes_that_start_at_once_agree_on_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # Threads share a process id, from which the name of the scratch file is made; as processes, each has its own.
-    monkeypatch.setattr("alertrec.web.access.os.getpid", threading.get_ident)
+    monkeypatch.setattr("alertrec.generated_secrets.os.getpid", threading.get_ident)
     settings, found = replace(Settings(), data_dir=tmp_path), set()
     start = threading.Barrier(8)
 
