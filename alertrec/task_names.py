@@ -28,3 +28,6 @@ QUEUE_OF = {
     CLEANUP_EXPIRED: BATCH,
 }
 QUEUES = (INTERACTIVE, ACTIONS, BATCH, TRAINING, CONTROL)
+
+# In the broker: when the last tick ran, a sign of life of Beat and of the queue that its ticks go through.
+LAST_TICK = "alertrec:last_tick"

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from alertrec.errors import reason_of
 from alertrec.schedule import CLEANUP, REFRESH, SCHEDULE, TRAINING
 from alertrec.service import ALL_USERS
-from alertrec.storage import actions, jobs, lists, models
+from alertrec.storage import actions, dead_letters, jobs, lists, models
 from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedRun
 from alertrec.task_names import (
@@ -34,6 +34,7 @@ LOST_AFTER_SECONDS = 120
 
 KEEP_EXPIRED_LISTS_DAYS = 30
 KEEP_JOBS_DAYS = 90
+KEEP_DEAD_LETTERS_DAYS = 90
 KEEP_ACTIONS_DAYS = 2 * 365
 KEEP_MODELS = 10
 
@@ -70,6 +71,7 @@ def clean_up(workspace: Workspace) -> dict[str, int]:
             "lists": lists.delete_expired(connection, KEEP_EXPIRED_LISTS_DAYS),
             "actions": actions.delete_old(connection, KEEP_ACTIONS_DAYS),
             "jobs": jobs.delete_old(connection, KEEP_JOBS_DAYS),
+            "dead_letters": dead_letters.delete_old(connection, KEEP_DEAD_LETTERS_DAYS),
         }
     deleted["models"] = _delete_old_models(workspace)
     logger.info("cleaned up", extra={"action": "cleaned_up", **deleted})

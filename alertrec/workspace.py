@@ -46,6 +46,11 @@ class Champions:
         self._serving: Champion | None = None
         self._refused: set[str] = set()
 
+    @property
+    def version(self) -> str | None:
+        """The version in memory; None before the first request."""
+        return self._serving.version if self._serving is not None else None
+
     def current(self, connection: Connection) -> Champion:
         """Return the champion in force; while its files cannot be read, the last good version.
 

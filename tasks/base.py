@@ -17,6 +17,7 @@ from celery.exceptions import CeleryError
 from celery.result import AsyncResult
 from celery.utils import uuid
 from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -28,6 +29,10 @@ from alertrec.errors import (
     UnknownUserError,
     first_line,
 )
+from tasks.envelope import MAX_BODY_BYTES
+
+# Of one message: the first and three more, whether an error that passes or the death of its process ended one.
+MAX_RUNS = 4
 
 # A waiting request for a user's list stands for all that come meanwhile; after this, a lost one is asked for again.
 _WAITING_SECONDS = 60
@@ -66,7 +71,7 @@ class AlertrecTask(_Task):
     retry_backoff = 1
     retry_backoff_max = 60
     retry_jitter = True
-    max_retries = 3
+    max_retries = MAX_RUNS - 1
     default_retry_delay = 5  # after a lost worker
     shows_arguments = False
     Request = "tasks.request:CheckedRequest"
@@ -92,9 +97,13 @@ class AlertrecTask(_Task):
 
         Raises
         ------
+        DataError
+            If the arguments are no JSON, or too large for a message: a message names what is to be done, and what it
+            is to be done with stands in the tables.
         QueueUnavailableError
             If the broker does not take it, within two seconds.
         """
+        self._check_size(args, kwargs)
         if not self.shows_arguments:
             options.setdefault("argsrepr", "(...)")
             options.setdefault("kwargsrepr", "{...}")
@@ -102,6 +111,14 @@ class AlertrecTask(_Task):
             return super().apply_async(tuple(args or ()), dict(kwargs or {}), **options)
         except (OperationalError, redis.RedisError, OSError) as error:
             raise QueueUnavailableError(f"the broker did not take {self.name}: {first_line(error)}") from error
+
+    def _check_size(self, *arguments: object) -> None:
+        try:
+            n_bytes = len(dumps(arguments).encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"the arguments of {self.name} are no JSON ({type(error).__name__})") from None
+        if n_bytes > MAX_BODY_BYTES:
+            raise DataError(f"the arguments of {self.name} have {n_bytes} bytes; at most {MAX_BODY_BYTES} are taken")
 
 
 class EventTask(AlertrecTask):
@@ -135,6 +152,7 @@ class OncePerUserTask(AlertrecTask):
         if len(given) != 1 or not isinstance(given[0], str):
             raise DataError(f"{self.name} takes one argument, the user's id as a text")
         user_id = given[0]
+        self._check_size(given)
         key, task_id = self._waiting_key(user_id), options.setdefault("task_id", uuid())
         try:
             client = broker_client(self.app.conf.broker_url)

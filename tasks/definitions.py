@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -9,12 +10,12 @@ from uuid import UUID
 from alertrec import task_names
 from tasks.base import AlertrecTask, EventTask, OncePerUserTask, broker_client
 from tasks.celery_app import app
-from tasks.process import workspace
+from tasks.process import is_stopping, workspace
 
 # Beyond what any training takes. Its message is acknowledged early, so this need not stay under the broker's limit.
 TRAINING_LIMIT_SECONDS = 6 * 3600
 
-LAST_TICK = "alertrec:last_tick"  # a sign of life of Beat and of the queue that its ticks go through
+LOOK_AGAIN_SECONDS = 5  # whether a training is still under way in another process
 
 
 def enqueue(task_name: str, *args: Any) -> None:
@@ -74,12 +75,22 @@ def refresh_chunk(self: AlertrecTask, job_id: str, chunk: int) -> None:
     soft_time_limit=TRAINING_LIMIT_SECONDS - 60,
 )
 def train_model(force: bool = False, job_id: str | None = None) -> None:
-    """Do the training that waits; without a job, ask for one first. One at a time in the whole fleet."""
+    """Do the training that waits; without a job, ask for one first. One at a time in the whole fleet.
+
+    While another process trains, this one waits, and takes over should that one die.
+    """
     from alertrec import fitting
+    from alertrec.schedule import TRAINING
+    from alertrec.storage import jobs
 
     if job_id is None:
         fitting.request_training(workspace(), force=force)
-    fitting.run_training(workspace())
+    while fitting.run_training(workspace()) is None and not is_stopping():
+        with workspace().engine.connect() as connection:
+            if jobs.unfinished_run(connection, TRAINING) is None:
+                return
+        # Not by a message for later: who trains would fetch it ahead, and take it with it when it is killed.
+        time.sleep(LOOK_AGAIN_SECONDS)
 
 
 @app.task(name=task_names.TICK, base=AlertrecTask, time_limit=60, soft_time_limit=45)
@@ -88,7 +99,7 @@ def tick() -> None:
     from alertrec import upkeep
 
     upkeep.tick(workspace(), enqueue)
-    broker_client(app.conf.broker_url).set(LAST_TICK, datetime.now(UTC).isoformat(), ex=86_400)
+    broker_client(app.conf.broker_url).set(task_names.LAST_TICK, datetime.now(UTC).isoformat(), ex=86_400)
 
 
 @app.task(name=task_names.CLEANUP_EXPIRED, base=AlertrecTask, shows_arguments=True)

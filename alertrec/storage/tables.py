@@ -213,6 +213,20 @@ job_chunks = Table(
     Index("ix_job_chunks_unfinished", "job_id", "chunk", postgresql_where=text("finished_at IS NULL")),
 )
 
+dead_letters = Table(
+    "dead_letters",
+    own_metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("task", Text),
+    Column("queue", Text),
+    Column("message_id", Text),
+    Column("reason", Text, nullable=False),
+    Column("n_runs", Integer, nullable=False),
+    Column("recorded_at", _Time, nullable=False, server_default=func.now()),
+    UniqueConstraint("message_id"),
+    Index("ix_dead_letters_recorded_at", "recorded_at"),
+)
+
 experiments = Table(
     "experiments",
     own_metadata,

@@ -157,11 +157,19 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker(env: Environment, cwd: Path, *, name: str, queues: Sequence[str] = QUEUES) -> Iterator[Worker]:
-    """Start a worker of one process, wait until it answers, and stop it afterwards."""
-    arguments = ["worker", "--queues", ",".join(queues), "--concurrency", "1", "--name", name]
+def worker(
+    env: Environment,
+    cwd: Path,
+    *,
+    name: str,
+    queues: Sequence[str] = QUEUES,
+    concurrency: int = 1,
+    module: str = "alertrec",
+) -> Iterator[Worker]:
+    """Start a worker, wait until it answers, and stop it afterwards."""
+    arguments = ["worker", "--queues", ",".join(queues), "--concurrency", str(concurrency), "--name", name]
     log = cwd / f"{name}.log"
-    with process([sys.executable, "-m", "alertrec", *arguments], env=env, cwd=cwd, log=log) as started:
+    with process([sys.executable, "-m", module, *arguments], env=env, cwd=cwd, log=log) as started:
         found = Worker(started, log, env["ALERTREC_REDIS_URL"], f"{name}@{socket.gethostname()}")
 
         def is_up() -> bool:

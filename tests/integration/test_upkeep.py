@@ -295,7 +295,7 @@ def test_the_cleanup_that_is_due_ends_with_what_it_deleted(workspace: Workspace)
 
 
 def test_a_cleanup_that_nobody_asked_for_needs_no_job(workspace: Workspace):
-    assert upkeep.run_cleanup(workspace) == {"lists": 0, "actions": 0, "jobs": 0, "models": 0}
+    assert upkeep.run_cleanup(workspace) == {"lists": 0, "actions": 0, "jobs": 0, "dead_letters": 0, "models": 0}
 
 
 def test_ticks_at_once_send_a_lost_chunk_at_least_once(workspace: Workspace):

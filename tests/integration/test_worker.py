@@ -495,21 +495,21 @@ def test_a_pickle_is_refused_and_never_loaded(
 ):
     body = pickle.dumps([[Trap(tmp_path / "code has run")], {}, {}])
     put(redis_url, "actions", envelope(body, "application/x-python-serialize"))
-    wait_for(lambda: shared_worker.logged("ContentDisallowed"))
+    wait_for(lambda: shared_worker.logged("message given up", "ContentDisallowed"))
     assert still_works(shared_worker, engine, send)
     assert not (tmp_path / "code has run").exists()
 
 
 def test_an_unknown_task_is_dropped(engine: Engine, send: Send, shared_worker: Worker, redis_url: str, champion: str):
     put(redis_url, "actions", envelope(b"[[], {}, {}]", "application/json").replace("process_actions", "process_fish"))
-    wait_for(lambda: shared_worker.logged("alertrec.process_fish"))
+    wait_for(lambda: shared_worker.logged("message given up", "alertrec.process_fish", "unknown task"))
     assert still_works(shared_worker, engine, send)
 
 
 def test_a_worker_that_breaks_down_says_so_by_its_status(idle_env: Environment, tmp_path: Path):
-    # What is not even an envelope ends the worker within kombu; who watches over processes must be able to tell.
-    with worker(idle_env, tmp_path, name="test-broken") as broken:
-        put(idle_env["ALERTREC_REDIS_URL"], "actions", "not even an envelope")
+    # No message ends a worker, but a queue that is no queue does; who watches over processes must be able to tell.
+    with worker(idle_env, tmp_path, name="test-broken") as broken, redis.Redis.from_url(broken.broker_url) as client:
+        client.set("actions", "no list")
         wait_for(lambda: broken.process.poll() is not None)
     assert broken.logged("Unrecoverable error") == 1
     assert broken.process.returncode != 0
@@ -574,7 +574,6 @@ def test_the_log_of_a_worker_names_no_customer(engine: Engine, send: Send, share
     assert USER not in shared_worker.text()
 
 
-# Last, since it would take the shared worker with it.
 @pytest.mark.parametrize("body", [b'"no arguments"', b"[]", b"{}"])
 def test_json_that_is_no_call_is_dropped(
     body: bytes, engine: Engine, send: Send, shared_worker: Worker, redis_url: str, champion: str

@@ -19,8 +19,8 @@ LAYERS = (
     "recurring detectors sample_bank artifacts reporting user_frames",
     "recommender scoring selection rules lists model_store storage llm",
     "workspace announcing live importing exporting training_data judging fitting promotion service actions "
-    "adopting starters upkeep experiments monitoring user_story watching",
-    "embedded runtime flower_access generated_secrets",
+    "adopting dead_letters starters upkeep experiments monitoring user_story watching vitals",
+    "embedded runtime flower_access generated_secrets logs",
     "__init__ __main__ cli web simulation training scheduled_retraining background demo processes doctor sending",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

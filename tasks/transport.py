@@ -1,0 +1,49 @@
+"""The broker as a worker sees it: what is no message of ours does not get as far as kombu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport.redis import Channel, Transport
+
+from tasks.envelope import refusal
+from tasks.process import give_up
+
+_CONSUMED = "BRPOP"
+
+
+class CheckedRedis(redis.Redis):
+    """A client whose queues seem to hold only messages that can be taken; what else was there is recorded."""
+
+    def parse_response(self, connection: Any, command_name: str | bytes, **options: Any) -> Any:
+        """Return the answer to a command; to waiting for a message, nothing, where what came is none."""
+        answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]  # redis-py's
+        if command_name != _CONSUMED or not answer:
+            return answer
+        queue, raw = answer
+        refused = refusal(raw)
+        if refused is None:
+            return answer
+        give_up(refused.task, queue.decode(), refused.message_id, refused.reason, n_runs=0)
+        return None
+
+
+class CheckedChannel(Channel):
+    """A channel whose client checks."""
+
+    def _get_client(self) -> type[redis.Redis]:
+        return CheckedRedis
+
+
+class CheckedTransport(Transport):
+    """The Redis transport, with a check of what comes in."""
+
+    Channel = CheckedChannel
+
+
+def check_what_comes_in() -> None:
+    """Have every connection of this process check, from its next one on."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{CheckedTransport.__name__}"
