@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from alertrec.errors import ModelStoreError, NoChampionError, first_line
 from alertrec.settings import Settings
+from alertrec.vitals import BEAT_SILENT_SECONDS, read_broker
 from alertrec.workspace import Workspace
 
-# The tick comes each minute; after three, Beat or the worker that does its ticks is gone.
-BEAT_SILENT_SECONDS = 180
+__all__ = ["BEAT_SILENT_SECONDS", "Finding", "examine", "last_tick", "queue_lengths", "workers"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,10 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
             )
 
 
-def queue_lengths(settings: Settings) -> dict[str, int]:
+def queue_lengths(settings: Settings) -> Mapping[str, int]:
     """Return how many messages wait in each queue."""
-    from alertrec.task_names import QUEUES
-
-    client = _redis(settings)
-    return {name: int(client.llen(name)) for name in QUEUES}
+    assert settings.redis_url is not None
+    return read_broker(settings.redis_url).queue_lengths
 
 
 def workers(settings: Settings) -> list[str]:
@@ -71,10 +69,8 @@ def workers(settings: Settings) -> list[str]:
 
 def last_tick(settings: Settings) -> datetime | None:
     """Return when the last tick ran; None if none did within the last day."""
-    from tasks.definitions import LAST_TICK
-
-    value = _redis(settings).get(LAST_TICK)
-    return datetime.fromisoformat(str(value)) if value else None
+    assert settings.redis_url is not None
+    return read_broker(settings.redis_url).last_tick
 
 
 def _database(workspace: Workspace) -> str:

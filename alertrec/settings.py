@@ -87,6 +87,12 @@ def _number(value: str) -> float:
         return math.nan
 
 
+def _log_format(value: str) -> str:
+    if value not in {"text", "json"}:
+        raise ValueError("`text` or `json`")
+    return value
+
+
 def _locale(value: str) -> str:
     return _known_words(locale=_text(value)).locale
 
@@ -167,6 +173,12 @@ class Settings:
     )
     web_port: int = _setting(
         8000, _positive_int, "port of `alertrec serve` on the loopback interface; a free one is taken if it is in use"
+    )
+    rate_limits: float = _setting(
+        1.0, _not_negative, "times the rates that the web app takes from a customer or an address; 0: any rate"
+    )
+    log_format: str = _setting(
+        "text", _log_format, "`text`, or `json`: one object a line, with task id, job id and model version"
     )
 
     @classmethod

@@ -12,7 +12,9 @@ import typer
 from typer.exceptions import TyperException
 
 from alertrec.cli import data, health, models, reports, system, work
-from alertrec.errors import AlertrecError, first_line
+from alertrec.cli.common import settings
+from alertrec.errors import AlertrecError, ConfigError, first_line
+from alertrec.logs import COMMAND_LINES, TEXT, configure_logging
 
 app = typer.Typer(
     help="Recommends to each bank customer the few alert rules worth switching on.",
@@ -32,7 +34,12 @@ app.add_typer(models.app, name="models")
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        log_format = settings().log_format
+    except ConfigError:
+        log_format = TEXT  # the command, where it needs settings, says what is wrong with them
+    level = logging.INFO if debug else logging.ERROR
+    configure_logging(log_format, level=level, lines=COMMAND_LINES, force=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from alertrec.cli.common import JsonOption, console, print_json, print_table, settings
+from alertrec.cli.common import JsonOption, console, notes, print_json, print_table, settings
 from alertrec.runtime import opened
+
+if TYPE_CHECKING:
+    from alertrec.vitals import Vital
+    from alertrec.workspace import Workspace
+
+_ALARMS = "docs/operations.md"
 
 
 def register(app: typer.Typer) -> None:
@@ -17,21 +24,20 @@ def register(app: typer.Typer) -> None:
 
 
 def status(as_json: JsonOption = False) -> None:
-    """Show lists, champion, jobs, queues and workers."""
+    """Show lists, champion, jobs, queues, workers and whether promises are in danger. Exit status 1 if one is."""
+    from alertrec.vitals import read_vitals
+
     with opened(settings()) as workspace:
-        found = _status(workspace)
+        vitals = read_vitals(workspace)
+        found = _status(workspace, vitals)
     if as_json:
-        print_json(found)
-        return
-    champion = found["champion"]
-    console.print(f"lists: {found['lists']['current']:,} current, {found['lists']['expired']:,} expired")
-    console.print(
-        f"champion: {champion['version']} of {champion['created_at']:%Y-%m-%d}" if champion else "champion: none"
-    )
-    console.print(f"actions waiting: {found['actions_waiting']:,}")
-    console.print("queues: " + ", ".join(f"{name} {length}" for name, length in found["queues"].items()))
-    console.print("workers: " + (", ".join(found["workers"]) or "none answers"))
-    print_table("jobs", found["jobs"], empty="no jobs yet")
+        print_json({**found, "vitals": [_as_json(vital) for vital in vitals]})
+    else:
+        _print_status(found, vitals)
+    if found["queues"] is None:
+        notes.print("error: the broker cannot be reached; check ALERTREC_REDIS_URL", soft_wrap=True, highlight=False)
+    if any(vital.is_in_danger for vital in vitals):
+        raise typer.Exit(1)
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -51,8 +57,8 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _status(workspace: Any) -> dict[str, Any]:
-    from alertrec.doctor import last_tick, queue_lengths, workers
+def _status(workspace: Workspace, vitals: Sequence[Vital]) -> dict[str, Any]:
+    from alertrec.doctor import last_tick, workers
     from alertrec.storage import actions, jobs, lists, models
 
     with workspace.engine.connect() as connection:
@@ -60,13 +66,15 @@ def _status(workspace: Any) -> dict[str, Any]:
         champion = models.champion(connection)
         recent = jobs.recent_runs(connection)
         waiting = actions.count_unprocessed(connection)
+    queues = {vital.queue: vital.value for vital in vitals if vital.queue}
+    is_away = None in queues.values()
     return {
         "lists": {"current": current, "expired": expired},
         "champion": champion and {"version": champion.version, "created_at": champion.created_at},
         "actions_waiting": waiting,
-        "queues": queue_lengths(workspace.settings),
-        "workers": workers(workspace.settings),
-        "last_tick": last_tick(workspace.settings),
+        "queues": None if is_away else queues,
+        "workers": [] if is_away else workers(workspace.settings),
+        "last_tick": None if is_away else last_tick(workspace.settings),
         "jobs": [
             {
                 "job": run["job"],
@@ -80,3 +88,48 @@ def _status(workspace: Any) -> dict[str, Any]:
             for run in recent
         ],
     }
+
+
+def _print_status(found: dict[str, Any], vitals: Sequence[Vital]) -> None:
+    champion, queues = found["champion"], found["queues"] or {}
+    console.print(f"lists: {found['lists']['current']:,} current, {found['lists']['expired']:,} expired")
+    console.print(
+        f"champion: {champion['version']} of {champion['created_at']:%Y-%m-%d}" if champion else "champion: none"
+    )
+    console.print(f"actions waiting: {found['actions_waiting']:,}")
+    console.print("queues: " + (", ".join(f"{name} {length}" for name, length in queues.items()) or "not known"))
+    console.print("workers: " + (", ".join(found["workers"]) or "none answers"))
+    print_table("jobs", found["jobs"], empty="no jobs yet")
+    print_table("vitals", [_as_row(vital) for vital in vitals], empty="")
+    in_danger = dict.fromkeys(vital.name for vital in vitals if vital.is_in_danger)
+    for name in in_danger:
+        console.print(f"→ {name}: what to do is in {_ALARMS}#{name}", highlight=False, soft_wrap=True)
+
+
+def _as_json(vital: Vital) -> dict[str, Any]:
+    return {
+        "name": vital.name,
+        "queue": vital.queue,
+        "value": vital.value,
+        "limit": vital.limit,
+        "unit": vital.unit,
+        "meaning": vital.meaning,
+        "is_in_danger": vital.is_in_danger,
+        "what_to_do": f"{_ALARMS}#{vital.name}",
+    }
+
+
+def _as_row(vital: Vital) -> dict[str, Any]:
+    return {
+        "": "DANGER" if vital.is_in_danger else "ok",
+        "vital": f"{vital.name} {vital.queue}" if vital.queue else vital.name,
+        "now": "not known" if vital.is_missing else _number(vital.value),
+        "limit": _number(vital.limit),
+        "meaning": f"{vital.unit} {vital.meaning}".strip(),
+    }
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.2f}"

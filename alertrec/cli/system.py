@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from alertrec.cli.common import console, settings
 from alertrec.errors import ConfigError
+from alertrec.logs import JSON, configure_logging
 from alertrec.processes import (
     beat_role,
     flower_role,
@@ -88,7 +89,7 @@ def serve(
         chosen = port or free_port(workspace.settings.web_port)
         app = create_app(workspace.settings, sample_users=samples, flower_url=flower_url)
         console.print(f"web app: http://{host}:{chosen}", highlight=False, soft_wrap=True)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+        configure_logging(workspace.settings.log_format)
         stop_with_parent()
         # Without uvicorn's log of requests: paths may name customers.
         uvicorn.run(app, host=host, port=chosen, access_log=False, log_config=None, timeout_graceful_shutdown=3)
@@ -158,12 +159,39 @@ def flower(
 def _run_celery(complete: Settings, arguments: list[str]) -> None:
     """Run a command of Celery in this process, on the servers of these settings."""
     os.environ.update(child_environment(complete, {}))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    configure_logging(complete.log_format, bound=_running_task)
     stop_with_parent()
     from celery.bin.celery import celery
 
     from tasks import app
 
+    if complete.log_format == JSON:
+        arguments = ["--quiet", *arguments]  # no banner among the lines
+        _keep_log_format()
+
     # As `app.start` does, whose status would be lost: a process manager must see that a worker broke down.
     celery.params[0].default = app
     raise typer.Exit(celery.main(args=arguments, standalone_mode=False) or 0)
+
+
+def _running_task() -> dict[str, Any]:
+    """Return which task this process is at, for its log, and with which model."""
+    from celery import current_task
+
+    from tasks.process import model_version
+
+    task = {"task_id": current_task.request.id, "task": current_task.name} if current_task else {}
+    version = model_version()
+    return task | ({"model_version": version} if version else {})
+
+
+def _keep_log_format() -> None:
+    """Have Celery, which would write some of its log as text, leave all of it to the format that is configured."""
+    from billiard.util import get_logger
+    from celery import signals
+
+    @signals.setup_logging.connect(weak=False)
+    def keep(**_: Any) -> None:
+        pool = get_logger()
+        pool.propagate = True  # it would have a handler of its own
+        pool.setLevel(logging.ERROR)  # as Celery has it

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from sqlalchemy import text
 
 from alertrec.runtime import require_schema
+from alertrec.vitals import Vital, read_vitals, unknown_vitals
 from alertrec.web.resources import Web
 from alertrec.web.shapes import Readiness
 
 logger = logging.getLogger(__name__)
 
+# However many scrape, and from however many processes, the servers are asked rarely.
+_GOOD_FOR_SECONDS = 5.0
+# Below the ten seconds that Prometheus waits; a server that is frozen answers nobody, and then nobody knows.
+_PATIENCE_SECONDS = 3.0
+
 
 def health_router(web: Web, registry: CollectorRegistry) -> APIRouter:
     """Return the routes; they tell of no customer, and are open."""
     router = APIRouter(tags=["health"])
+    registry.register(VitalFigures(lambda: read_vitals(web.workspace), unknown_vitals(web.settings)))
 
     @router.get("/health/live", summary="The process answers")
     async def live() -> dict[str, str]:
@@ -43,6 +55,70 @@ def health_router(web: Web, registry: CollectorRegistry) -> APIRouter:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+class VitalFigures(Collector):
+    """The vitals as gauges `alertrec_<name>`, and `alertrec_in_danger` of each; what is not known has no gauge.
+
+    They are read in a thread that nobody waits for longer than their patience lasts, one at a time.
+
+    Parameters
+    ----------
+    unknown : sequence
+        What is told while the reading takes longer.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Sequence[Vital]],
+        unknown: Sequence[Vital],
+        *,
+        good_for_seconds: float = _GOOD_FOR_SECONDS,
+        patience_seconds: float = _PATIENCE_SECONDS,
+    ) -> None:
+        self._ask, self._unknown = read, unknown
+        self._good_for_seconds, self._patience_seconds = good_for_seconds, patience_seconds
+        self._lock = threading.Lock()
+        self._found = unknown
+        self._good_until = 0.0
+        self._reader: threading.Thread | None = None
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return the figures, some seconds old at most."""
+        in_danger = GaugeMetricFamily("alertrec_in_danger", "1 where a promise is in danger.", labels=["vital"])
+        for name, each in groupby(self._current(), key=lambda vital: vital.name):
+            vitals = list(each)
+            yield _gauge(vitals)
+            in_danger.add_metric([name], float(any(vital.is_in_danger for vital in vitals)))
+        yield in_danger
+
+    def _current(self) -> Sequence[Vital]:
+        with self._lock:
+            if time.monotonic() < self._good_until:
+                return self._found
+            if self._reader is None or not self._reader.is_alive():
+                self._found = self._unknown
+                self._reader = threading.Thread(target=self._read, name="vitals", daemon=True)
+                self._reader.start()
+            reader = self._reader
+        reader.join(self._patience_seconds)
+        return self._found
+
+    def _read(self) -> None:
+        found = self._ask()
+        with self._lock:
+            self._found, self._good_until = found, time.monotonic() + self._good_for_seconds
+
+
+def _gauge(vitals: list[Vital]) -> GaugeMetricFamily:
+    """Return the gauge of a vital, of each queue where it is about queues."""
+    first = vitals[0]
+    about = f"{first.unit} {first.meaning}".strip()
+    gauge = GaugeMetricFamily(f"alertrec_{first.name}", about, labels=["queue"] if first.queue else [])
+    for vital in vitals:
+        if vital.value is not None:
+            gauge.add_metric([vital.queue] if vital.queue else [], vital.value)
+    return gauge
 
 
 def _check(check: Callable[[], Any]) -> str:

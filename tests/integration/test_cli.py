@@ -20,6 +20,7 @@ from alertrec import fitting
 from alertrec.embedded import Servers
 from alertrec.errors import TransientError
 from alertrec.settings import Settings
+from alertrec.task_names import QUEUES
 from alertrec.watching import watch
 from alertrec.workspace import open_workspace
 from tests.integration.processes import (
@@ -192,6 +193,7 @@ def test_workers_train_and_refresh_and_the_commands_show_progress(
     assert [finding["ok"] for finding in json.loads(well.stdout)] == [True] * 7
     assert [name.partition("@")[0] for name in status["workers"]] == ["test-cli"]
     assert status["last_tick"] is not None
+    assert set(status["queues"]) == set(QUEUES)
 
 
 def test_recommend_shows_a_list_with_its_reasons(env: Environment, version: str, scratch: Path):
@@ -345,10 +347,25 @@ def test_too_little_data_is_one_line(module: str, empty_env: Environment, tmp_pa
 
 def test_status_says_what_there_is(env: Environment, version: str, scratch: Path):
     done = run("status", env=env, cwd=scratch)
-    assert done.returncode == 0, done.stderr
     assert "champion: 2" in done.stdout
     assert "workers: none answers" in done.stdout
     assert "training" in done.stdout
+    assert re.search(r"ok +│ champion_missing +│ 0 +│ 0 ", done.stdout)
+
+
+def test_status_says_what_to_do_where_a_promise_is_in_danger(empty_env: Environment, tmp_path: Path):
+    done = run("status", env=empty_env, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert re.search(r"DANGER +│ champion_missing +│ 1 +│ 0 ", done.stdout)
+    assert re.search(r"DANGER +│ last_tick_seconds +│ not known +│ 180 ", done.stdout)
+    assert re.findall(r"^→ .+$", done.stdout, re.MULTILINE) == [
+        f"→ {name}: what to do is in docs/operations.md#{name}" for name in ("champion_missing", "last_tick_seconds")
+    ]
+    parsed = run("status", "--json", env=empty_env, cwd=tmp_path)
+    assert parsed.returncode == 1
+    vitals = json.loads(parsed.stdout)["vitals"]
+    assert [vital["name"] for vital in vitals if vital["is_in_danger"]] == ["champion_missing", "last_tick_seconds"]
+    assert [vital["queue"] for vital in vitals if vital["name"] == "queue_length"] == list(QUEUES)
 
 
 def test_doctor_says_what_to_do_for_each_failure(new_env: Environment, tmp_path: Path):
@@ -465,7 +482,11 @@ def test_a_database_without_our_tables_is_one_line(new_env: Environment, tmp_pat
 def test_a_broker_that_is_down_is_one_line(env: Environment, version: str, tmp_path: Path):
     without = {**env, "ALERTREC_REDIS_URL": REFUSED_BROKER}
     assert "the broker did not take" in error_of(run("refresh", env=without, cwd=tmp_path))
-    assert "check ALERTREC_REDIS_URL" in error_of(run("status", env=without, cwd=tmp_path))
+    done = run("status", "--json", env=without, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "error: the broker cannot be reached; check ALERTREC_REDIS_URL\n")
+    found = json.loads(done.stdout)
+    assert (found["queues"], found["workers"], found["last_tick"]) == (None, [], None)
+    assert found["champion"] is not None
 
 
 def test_debug_shows_the_traceback(env: Environment, version: str, tmp_path: Path):

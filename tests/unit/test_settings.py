@@ -51,6 +51,8 @@ def test_each_variable_reaches_its_field():
         "snoozed_days": ("3", 3),
         "web_secret": ("s" * 32, "s" * 32),
         "web_port": ("8001", 8001),
+        "rate_limits": ("0", 0.0),
+        "log_format": ("json", "json"),
     }
     assert set(values) == {each.name for each in fields(Settings)}
     settings = Settings.from_env({f"ALERTREC_{name.upper()}": given for name, (given, _) in values.items()})
@@ -101,6 +103,8 @@ def test_variables_of_others_are_left_alone():
         ("ALERTREC_CURRENCY", "dollars"),
         ("ALERTREC_FLOWER_PASSWORD", ""),
         ("ALERTREC_FLOWER_PORT", "http"),
+        ("ALERTREC_LOG_FORMAT", "xml"),
+        ("ALERTREC_RATE_LIMITS", "-1"),
     ],
 )
 def test_a_malformed_value_stops_the_start_by_name(variable: str, value: str):
