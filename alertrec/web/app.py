@@ -20,6 +20,7 @@ from alertrec.settings import Settings
 from alertrec.web.access import Access, web_secret
 from alertrec.web.dashboard import create_dashboard
 from alertrec.web.health import health_router
+from alertrec.web.limits import Limits
 from alertrec.web.pages import page_router
 from alertrec.web.problems import phrase_of, problem_of, status_and_detail
 from alertrec.web.rendering import render
@@ -70,7 +71,7 @@ def create_app(
     app.state.access = access
     app.include_router(router_of(web, current_user=access.current_user, admin=access.admin))
     app.include_router(health_router(web, registry))
-    app.include_router(page_router(access, sample_users), include_in_schema=False)
+    app.include_router(page_router(access, sample_users, Limits().times(settings.rate_limits)), include_in_schema=False)
     app.include_router(
         create_dashboard(lambda: web.workspace, access.admin, lambda: flower_url), include_in_schema=False
     )

@@ -24,6 +24,7 @@ from alertrec.starters import PLACEHOLDER
 from alertrec.storage.actions import AlertAction
 from alertrec.task_names import GENERATE_RECOMMENDATIONS, PROCESS_ACTIONS
 from alertrec.user_story import preview
+from alertrec.web.limits import Gates
 from alertrec.web.problems import responses
 from alertrec.web.resources import Web
 from alertrec.web.shapes import (
@@ -47,7 +48,7 @@ _BEING_RENEWED = "This list is being renewed."
 _WILL_BE_RENEWED = "This list will be renewed soon."
 
 
-def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
+def add_customer_routes(router: APIRouter, web: Web, current_user: Any, gates: Gates) -> None:
     """Add the routes of customers."""
     user = Annotated[str, Depends(current_user)]
     signed_in = responses(401, 403, 503)
@@ -55,7 +56,7 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
     @router.get(
         "/alerts/recommendations",
         response_model=RecommendationList,
-        responses={**signed_in, **responses(404, 422)},
+        responses={**signed_in, **responses(404, 422, 429)},
         summary="The list of the signed-in customer",
     )
     async def get_recommendations(
@@ -76,13 +77,20 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
             if stored is not None and not (force_refresh or explain):
                 kind = _kind_of(stored)
                 return Response(stored, media_type="application/json")
-            found = await _answer_at_length(web, user_id, stored, force_refresh=force_refresh, explain=explain)
+            found = await _answer_at_length(
+                web, user_id, stored, gates=gates, force_refresh=force_refresh, explain=explain
+            )
             kind = found["recommendation_type"]
             return JSONResponse(found)
         finally:
             web.usage.count(time.perf_counter() - started, kind=kind, is_hit=is_hit)
 
-    @router.get("/alerts/recommendations/categories", summary="What kinds of alerts there are; public")
+    @router.get(
+        "/alerts/recommendations/categories",
+        dependencies=[gates.anybody],
+        responses=responses(429),
+        summary="What kinds of alerts there are; public",
+    )
     def get_categories() -> Categories:
         """Return for each category what its rules say."""
         words = web.workspace.policy.words
@@ -97,7 +105,12 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
             }
         )
 
-    @router.get("/alerts/recommendations/alert-types", summary="What thresholds may be chosen; public")
+    @router.get(
+        "/alerts/recommendations/alert-types",
+        dependencies=[gates.anybody],
+        responses=responses(429),
+        summary="What thresholds may be chosen; public",
+    )
     def get_alert_types() -> AlertTypes:
         """Return for each alert type its number, and the steps at which it is offered."""
         return AlertTypes.model_validate(_alert_types(web))
@@ -110,8 +123,8 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
     @router.get(
         "/alerts/recommendations/stream",
         response_class=EventSourceResponse,
-        dependencies=[Depends(announcements_are_heard)],
-        responses=signed_in,
+        dependencies=[Depends(announcements_are_heard), gates.stream],
+        responses={**signed_in, **responses(429)},
         summary="Server-sent events: the customer's list was written",
     )
     async def stream_recommendations(user_id: user) -> AsyncIterator[ServerSentEvent]:
@@ -123,7 +136,11 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
         async for message in ready_messages(web, user_id):
             yield ServerSentEvent(event=READY, data=message)
 
-    @router.post("/alerts/recommendations/create-rule", responses={**signed_in, **responses(400, 404, 409, 422)})
+    @router.post(
+        "/alerts/recommendations/create-rule",
+        dependencies=[gates.rule],
+        responses={**signed_in, **responses(400, 404, 409, 422, 429)},
+    )
     def create_rule(user_id: user, wish: RuleWish) -> CreatedRule:
         """Switch on what was recommended, with the threshold that the customer chose.
 
@@ -137,14 +154,20 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
             message=message, rule_id=adopted.rule_id, rule_name=adopted.name, recommendation_used=_used(wish, adopted)
         )
 
-    @router.post("/alerts/recommendations/preview", responses={**signed_in, **responses(400, 404, 422)})
+    @router.post(
+        "/alerts/recommendations/preview",
+        dependencies=[gates.preview],
+        responses={**signed_in, **responses(400, 404, 422, 429)},
+    )
     def preview_rule(user_id: user, wish: PreviewWish) -> PreviewShape:
         """Return what a rule would have told the customer in the last 90 days; nothing is stored."""
         found = preview(web.workspace, user_id, wish.alert_type, wish.parameters)
         return PreviewShape.model_validate(found, from_attributes=True)
 
     @router.post(
-        "/alerts/recommendations/{recommendation_id}/feedback", responses={**signed_in, **responses(400, 404, 422)}
+        "/alerts/recommendations/{recommendation_id}/feedback",
+        dependencies=[gates.feedback],
+        responses={**signed_in, **responses(400, 404, 422, 429)},
     )
     def give_feedback(user_id: user, recommendation_id: UUID, feedback: Feedback) -> Recorded:
         """Log what the customer did with a recommendation. What is dismissed or snoozed leaves the list for a while."""
@@ -161,7 +184,11 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any) -> None:
             web.send_if_possible(PROCESS_ACTIONS)  # where the broker is away, the next tick does
         return Recorded(event_id=feedback.event_id, recorded=recorded)
 
-    @router.post("/alerts/recommendations/trigger-generation", responses={**signed_in, **responses(404, 422)})
+    @router.post(
+        "/alerts/recommendations/trigger-generation",
+        dependencies=[gates.renewal],
+        responses={**signed_in, **responses(404, 422, 429)},
+    )
     def trigger_generation(user_id: user) -> Triggered:
         """Have the list of the signed-in customer renewed now."""
         if web.starters.of(user_id) is None:  # which says so where there is no such user
@@ -189,13 +216,16 @@ async def ready_messages(web: Web, user_id: str) -> AsyncIterator[dict[str, Any]
 
 
 async def _answer_at_length(
-    web: Web, user_id: str, stored: str | None, *, force_refresh: bool, explain: bool
+    web: Web, user_id: str, stored: str | None, *, gates: Gates, force_refresh: bool, explain: bool
 ) -> dict[str, Any]:
     """Answer where the row alone does not: it is missing, to be renewed, or to be explained."""
     if stored is None:
         return await asyncio.to_thread(_placeholder, web, user_id)
     found: dict[str, Any] = json.loads(stored)
+    if explain:
+        gates.explanations.take(user_id)
     if force_refresh:
+        gates.renewals.take(user_id)
         is_sent = await asyncio.to_thread(web.send_if_possible, GENERATE_RECOMMENDATIONS, user_id)
         found["message"] = _BEING_RENEWED if is_sent else _WILL_BE_RENEWED
     if explain:

@@ -11,12 +11,13 @@ from fastapi.responses import RedirectResponse
 from starlette.status import HTTP_303_SEE_OTHER, HTTP_401_UNAUTHORIZED
 
 from alertrec.web.access import SESSION_SECONDS, Access, Session, Viewer, check_csrf
+from alertrec.web.limits import Limits, each_address
 from alertrec.web.rendering import render
 
 OPERATOR = "operator"  # as whom the staff of a sample bank signs in
 
 
-def page_router(access: Access, sample_users: Sequence[Any]) -> APIRouter:
+def page_router(access: Access, sample_users: Sequence[Any], limits: Limits) -> APIRouter:
     """Return the routes.
 
     Parameters
@@ -31,7 +32,7 @@ def page_router(access: Access, sample_users: Sequence[Any]) -> APIRouter:
         status = 200 if error is None else HTTP_401_UNAUTHORIZED
         return render(request, "sign_in.html.j2", status, sample_users=sample_users, error=error)
 
-    @router.get("/")
+    @router.get("/", dependencies=[each_address(limits.anonymous)])
     def home(request: Request) -> Response:
         viewer = access.viewer(request)
         if viewer is None:
@@ -41,7 +42,7 @@ def page_router(access: Access, sample_users: Sequence[Any]) -> APIRouter:
             return RedirectResponse("/dashboard", HTTP_303_SEE_OTHER)
         return render(request, "panel.html.j2")
 
-    @router.post("/sign-in", dependencies=[Depends(check_csrf)])
+    @router.post("/sign-in", dependencies=[each_address(limits.sign_ins), Depends(check_csrf)])
     def sign_in(request: Request, token: Annotated[str, Form()] = "", user_id: Annotated[str, Form()] = "") -> Response:
         session = access.read_token(token.strip())
         if user_id in known:

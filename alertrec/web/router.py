@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from alertrec.runtime import remembered_settings
 from alertrec.settings import Settings
 from alertrec.web.customers import add_customer_routes
+from alertrec.web.limits import Gates, Limits
 from alertrec.web.operators import add_operator_routes
 from alertrec.web.problems import ProblemRoute
 from alertrec.web.resources import Web
@@ -47,7 +48,8 @@ def router_of(web: Web, *, current_user: Callable[..., Any], admin: Callable[...
     """Return the router on means that the caller has."""
     # One router and not some inside each other: each would be one more to walk through for every request.
     router = APIRouter(prefix=PREFIX, route_class=ProblemRoute, lifespan=web.lifespan)
-    add_customer_routes(router, web, current_user)
+    gates = Gates(Limits().times(web.settings.rate_limits), current_user)
+    add_customer_routes(router, web, current_user, gates)
     add_operator_routes(router, web, admin)
-    add_socket(router, web, current_user)
+    add_socket(router, web, current_user, gates)
     return router

@@ -1,4 +1,6 @@
-"""What surrounds every request: headers that keep a browser safe, and counts for Prometheus. Plain ASGI, for speed."""
+"""What surrounds every request: headers that keep a browser safe, the most that a body may have, and counts for
+Prometheus. Plain ASGI, for speed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from alertrec.web.access import FORM_COOKIE
+from alertrec.web.limits import MOST_BODY_BYTES, too_large
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -60,7 +63,7 @@ class RequestFigures:
 
 
 class Shell:
-    """Adds headers to every answer and counts it."""
+    """Adds headers to every answer and counts it; refuses bodies that are too large, before they are read."""
 
     def __init__(self, app: App, *, figures: RequestFigures, tell: Tell) -> None:
         self._app = app
@@ -87,13 +90,41 @@ class Shell:
                 self._figures.count(scope, message["status"], time.perf_counter() - started)
             await send(message)
 
+        length = _body_length(scope)
+        if length > MOST_BODY_BYTES:
+            response = await self._tell(Request(scope), too_large())
+            await response(scope, receive, send_with_headers)
+            return
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, receive if length >= 0 else _bounded(receive), send_with_headers)
         except Exception as error:
             if is_started:
                 raise
             response = await self._tell(Request(scope), error)
             await response(scope, receive, send_with_headers)
+
+
+def _body_length(scope: Scope) -> int:
+    """Return the length that a request says its body has; -1 where it does not say."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else -1
+    return -1
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Return a `receive` that ends a body which goes on beyond the limit."""
+    n_bytes = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal n_bytes
+        message = await receive()
+        n_bytes += len(message.get("body", b""))
+        if n_bytes > MOST_BODY_BYTES:
+            raise too_large()
+        return message
+
+    return receive_bounded
 
 
 def _form_cookie(nonce: str, scheme: str) -> bytes:

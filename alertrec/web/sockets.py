@@ -10,13 +10,14 @@ from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
 from starlette.status import WS_1001_GOING_AWAY, WS_1008_POLICY_VIOLATION
 
 from alertrec.web.customers import ready_messages
+from alertrec.web.limits import Gates
 from alertrec.web.resources import Web
 
 
-def add_socket(router: APIRouter, web: Web, current_user: Any) -> None:
+def add_socket(router: APIRouter, web: Web, current_user: Any, gates: Gates) -> None:
     """Add the socket."""
 
-    @router.websocket("/ws/recommendations/{user_id}")
+    @router.websocket("/ws/recommendations/{user_id}", dependencies=[gates.stream])
     async def follow(socket: WebSocket, user_id: str, signed_in: Annotated[str, Depends(current_user)]) -> None:
         """Send `{type: "recommendations_ready", user_id, recommendations, timestamp}`; to the customer themselves."""
         if signed_in != user_id:

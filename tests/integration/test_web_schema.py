@@ -66,7 +66,8 @@ CHECKS = [
 def settings(running_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A bank for all tests of this module: none hangs on what others leave there."""
     base, data_dir = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("schema")
-    with bank(running_servers, running_servers.redis_url, base, data_dir) as settings:
+    # One customer sends all of this, as fast as they can.
+    with bank(running_servers, running_servers.redis_url, base, data_dir, rate_limits=0.0) as settings:
         yield settings
 
 
@@ -207,10 +208,10 @@ HOSTILE = [
     ("create-rule", {**WISH, "parameters": {"\ud800": 1.0}}),
     ("create-rule", {**WISH, "parameters": {"a\x00b": 1.0}}),
     ("create-rule", {**WISH, "parameters": {"amount": "\ud800"}}),
-    ("create-rule", {**WISH, "parameters": {"x" * 100_000: 1.0}}),
+    ("create-rule", {**WISH, "parameters": {"x" * 60_000: 1.0}}),
     ("create-rule", {**WISH, "parameters": {"amount": 5.0, "\ud800": [1]}}),
-    ("create-rule", {**WISH, "title": "x" * 1_000_000}),
-    ("create-rule", {**WISH, "natural_language_query": "9" * 1_000_000}),
+    ("create-rule", {**WISH, "title": "x" * 60_000}),
+    ("create-rule", {**WISH, "natural_language_query": "9" * 60_000}),
     ("create-rule", {**WISH, "title": ["x"]}),
     ("create-rule", {**WISH, "title": None}),
     ("create-rule", {**WISH, "event_id": 7}),
@@ -223,12 +224,12 @@ HOSTILE = [
     ("create-rule", None),
     ("preview", {**PREVIEW, "parameters": {"amount": "\ud800"}}),
     ("preview", {**PREVIEW, "parameters": {"\ud800": 1}}),
-    ("preview", {**PREVIEW, "parameters": {"amount": "x" * 1_000_000}}),
+    ("preview", {**PREVIEW, "parameters": {"amount": "x" * 60_000}}),
     ("preview", {**PREVIEW, "alert_type": "a\x00b"}),
     ("preview", {}),
     ("feedback", {**SHOWN, "action": "created"}),
     ("feedback", {**SHOWN, "action": "\ud800"}),
-    ("feedback", {**SHOWN, "action": "x" * 1_000_000}),
+    ("feedback", {**SHOWN, "action": "x" * 60_000}),
     ("feedback", {**SHOWN, "event_id": "a\x00b"}),
     ("feedback", {**SHOWN, "occurred_at": "yesterday"}),
     ("feedback", {**SHOWN, "occurred_at": "2026-01-01T00:00:00"}),
@@ -265,8 +266,9 @@ def test_what_no_page_sends_is_refused_in_words(
         b"{",
         b"\xff\xfe",
         b'{"title": "\xed\xa0\x80", "natural_language_query": "purchase over $5"}',
+        b"[" * 65_000,
+        b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
         b"[" * 100_000,
-        b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
         b'{"title": NaN, "natural_language_query": Infinity}',
         b'{"title": "x", "natural_language_query": "x", "parameters": {"amount": ' + b"9" * 10_000 + b"}}",
         b'{"title": "x", "natural_language_query": "purchase over $5", "parameters": {"amount": NaN}}',

@@ -161,7 +161,7 @@ def without_broker(settings: Settings) -> Settings:
 def variables(settings: Settings) -> Environment:
     """Return the environment of a process with these settings."""
     names = ("database_url", "redis_url", "data_dir", "model_store", "web_secret", "threshold", "chunk_size")
-    return environment(**{name.upper(): getattr(settings, name) for name in names})
+    return environment(**{name.upper(): getattr(settings, name) for name in (*names, "rate_limits")})
 
 
 @contextmanager
