@@ -7,6 +7,7 @@ lost. These settings keep such losses rare, and keep workers and web processes f
 from __future__ import annotations
 
 import os
+import ssl
 
 from kombu import Exchange, Queue
 
@@ -30,6 +31,9 @@ def _broker_url() -> str:
 
 
 broker_url = _broker_url()
+if broker_url.startswith("rediss:"):
+    # Without, kombu takes any certificate, and gives the password to whoever shows one.
+    broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 # JSON only: a message is data and never runs code.
 task_serializer = "json"

@@ -30,6 +30,7 @@ SETTINGS = {
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",  # a bulk load then waits for few checkpoints
     "jit": "off",  # the wheel comes without LLVM
+    "log_min_error_statement": "panic",  # its log tells what failed, not the statement, which may name a customer
 }
 
 
@@ -86,7 +87,8 @@ def make_cluster(where: Place, access: Access, log: Path) -> None:
         complete(_initdb(where, part, password), where.account, log)
     finally:
         password.unlink()
-    _run_sql(where, part, f"CREATE DATABASE {NAME}", log)
+    # The role's errors are logged without their details, such as the row; those of the server's start keep theirs.
+    _run_sql(where, part, f"CREATE DATABASE {NAME}\nALTER ROLE {NAME} SET log_error_verbosity = terse\n", log)
     part.rename(where.cluster)
 
 
