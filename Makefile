@@ -6,7 +6,7 @@ TOOLS  := .tools
 UV     := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/bin/uv)
 CODE   := alertrec tasks tests benchmarks celeryconfig.py
 
-.PHONY: help setup demo test check lint fast browser bench bench-models bench-web lock clean
+.PHONY: help setup demo test check lint audit fast browser bench bench-models bench-web lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,9 @@ lint: setup
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/celery-audit tasks --config celeryconfig.py
+
+audit: setup ## licences of what is locked, and vulnerabilities that are known, where the network can tell
+	$(BIN)/python -m tests.audit
 
 fast: setup
 	$(BIN)/pytest -q tests/unit tests/property
