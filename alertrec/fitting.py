@@ -60,7 +60,9 @@ class TrainingOutcome:
     error: str | None = None
 
 
-def request_training(workspace: Workspace, *, force: bool = False, **arguments: Any) -> UUID:
+def request_training(
+    workspace: Workspace, *, force: bool = False, asked_at: datetime | None = None, **arguments: Any
+) -> UUID:
     """Ask for a training, and return its job; one that waits, or is under way, is joined.
 
     What is asked for here is added to one that waits. One that is under way is joined if it does the same.
@@ -69,6 +71,9 @@ def request_training(workspace: Workspace, *, force: bool = False, **arguments: 
     ----------
     force : bool
         Train even if the last training is recent, and replace the champion unless the new model itself is at fault.
+    asked_at : datetime, optional
+        When somebody asked, of a request that waited since: a training of the same kind that began later answers it,
+        so that ten who ask at once get one.
     **arguments
         `as_of` (datetime), `n_neighbors` (int), `use_real_alerts` (bool), `promoted_by` (str).
     """
@@ -77,6 +82,10 @@ def request_training(workspace: Workspace, *, force: bool = False, **arguments: 
     with transient_errors("a training was asked for"), workspace.engine.begin() as connection:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY + 1)))  # two who ask at once get one job
         wanted = {"force": True, **arguments} if force else arguments
+        later = jobs.run_begun_since(connection, TRAINING, asked_at) if asked_at else None
+        # One that was not forced may have found that nothing was due.
+        if later and _answers(later.arguments, wanted) and (later.arguments.get("force") or not force):
+            return later.job_id
         open_run = jobs.unfinished_run(connection, TRAINING)
         if open_run is None or (open_run.under_way and not _answers(open_run.arguments, wanted)):
             return jobs.ask_for_run(connection, TRAINING, wanted)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from alertrec import task_names
-from tasks.base import AlertrecTask, EventTask, OncePerUserTask, broker_client
+from tasks.base import AlertrecTask, EventTask, OncePerUserTask, TrainingTask, broker_client
 from tasks.celery_app import app
 from tasks.process import is_stopping, workspace
 
@@ -69,12 +69,13 @@ def refresh_chunk(self: AlertrecTask, job_id: str, chunk: int) -> None:
 
 @app.task(
     name=task_names.TRAIN_MODEL,
-    base=AlertrecTask,
+    base=TrainingTask,
+    bind=True,
     shows_arguments=True,
     time_limit=TRAINING_LIMIT_SECONDS,
     soft_time_limit=TRAINING_LIMIT_SECONDS - 60,
 )
-def train_model(force: bool = False, job_id: str | None = None) -> None:
+def train_model(self: TrainingTask, force: bool = False, job_id: str | None = None) -> None:
     """Do the training that waits; without a job, ask for one first. One at a time in the whole fleet.
 
     While another process trains, this one waits, and takes over should that one die.
@@ -84,7 +85,9 @@ def train_model(force: bool = False, job_id: str | None = None) -> None:
     from alertrec.storage import jobs
 
     if job_id is None:
-        fitting.request_training(workspace(), force=force)
+        asked_at = self.request.get("asked_at")
+        moment = datetime.fromisoformat(asked_at) if asked_at else None
+        fitting.request_training(workspace(), force=force, asked_at=moment)
     while fitting.run_training(workspace()) is None and not is_stopping():
         with workspace().engine.connect() as connection:
             if jobs.unfinished_run(connection, TRAINING) is None:

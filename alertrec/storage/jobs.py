@@ -151,7 +151,8 @@ _FINISH_REFRESH = _sql("""
     WHERE runs.job_id = :job_id AND runs.finished_at IS NULL AND runs.status = 'running' AND counted.n_open = 0
     RETURNING runs.job_id
 """)
-# Sent again at growing intervals: while no worker is up, a message would be sent each time and none taken.
+# Sent again at growing intervals: while no worker is up, a message would be sent each time and none taken. What was
+# taken since it was last sent, and lost by who took it, is sent at once.
 _LOST_CHUNKS = _sql("""
     UPDATE alertrec.job_chunks SET published_at = now()
     WHERE (job_id, chunk) IN (
@@ -161,6 +162,7 @@ _LOST_CHUNKS = _sql("""
             AND (chunks.lease_until IS NULL OR chunks.lease_until < now())
             AND (
                 chunks.published_at IS NULL
+                OR chunks.published_at < chunks.lease_until
                 OR chunks.published_at < now() - greatest(
                     make_interval(secs => :after_seconds), (now() - runs.created_at) / 2
                 )
@@ -177,6 +179,7 @@ _LOST_RUNS = _sql("""
             AND (runs.heartbeat_at IS NULL OR runs.heartbeat_at < now() - make_interval(secs => :after_seconds))
             AND (
                 runs.published_at IS NULL
+                OR runs.published_at < runs.heartbeat_at
                 OR runs.published_at < now() - greatest(
                     make_interval(secs => :after_seconds), (now() - runs.created_at) / 2
                 )
@@ -238,6 +241,14 @@ def unfinished_run(connection: Connection, job: str) -> OpenRun | None:
     columns = job_runs.c.job_id, job_runs.c.status, job_runs.c.arguments
     query = select(*columns).where(job_runs.c.job == job, job_runs.c.finished_at.is_(None))
     row = connection.execute(query.order_by(job_runs.c.created_at.desc()).limit(1)).first()
+    return None if row is None else OpenRun(row.job_id, row.status == RUNNING, row.arguments)
+
+
+def run_begun_since(connection: Connection, job: str, moment: datetime) -> OpenRun | None:
+    """Return the newest run of a job that began at a moment or later, finished or not."""
+    columns = job_runs.c.job_id, job_runs.c.status, job_runs.c.arguments
+    query = select(*columns).where(job_runs.c.job == job, job_runs.c.started_at >= moment)
+    row = connection.execute(query.order_by(job_runs.c.started_at.desc()).limit(1)).first()
     return None if row is None else OpenRun(row.job_id, row.status == RUNNING, row.arguments)
 
 

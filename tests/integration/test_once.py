@@ -146,6 +146,23 @@ def test_ten_trainings_at_once_and_the_holder_killed_make_one_model(
     assert rows(engine, "SELECT * FROM alertrec.job_runs WHERE job = 'training' AND finished_at IS NULL") == []
 
 
+def test_ten_messages_that_ask_at_once_make_one_model(
+    env: Environment, engine: Engine, workspace: Workspace, tmp_path: Path
+):
+    before = n_versions(engine)
+    with web_app(env) as send, ExitStack() as lock:
+        lock.enter_context(locked(engine, "transactions"))
+        with worker(env, tmp_path, name="trains", queues=[TRAINING]) as trains:
+            sent = [send("train_model", True) for _ in range(10)]
+            wait_for(lambda: len(backends_that_wait(engine)) == 1)
+            lock.close()
+            wait_for(lambda: all(trains.logged(task_id, "succeeded") for task_id in sent))
+            assert n_versions(engine) == before + 1
+            later = send("train_model", True)
+            wait_for(lambda: trains.logged(later, "succeeded"))
+    assert n_versions(engine) == before + 2
+
+
 def test_a_worker_that_waits_for_another_ones_training_stops_at_once_when_told_to(
     env: Environment, engine: Engine, workspace: Workspace, tmp_path: Path
 ):
