@@ -11,7 +11,8 @@ from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined] 
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
-from tasks.base import MAX_RUNS, TaskFailedError, broker_client
+from alertrec.storage.dead_letters import UNKNOWN_USER
+from tasks.base import MAX_RUNS, AskedForNobodyError, TaskFailedError, broker_client
 from tasks.envelope import MAX_BODY_BYTES
 from tasks.process import give_up
 
@@ -97,6 +98,8 @@ def reason_of_failure(error: BaseException, trace: Any) -> str:
     """Return the kind of error and where it came from, and nothing that it says: that may tell of a customer."""
     if isinstance(error, TaskFailedError):
         return f"{error.kind} at {error.place}"
+    if isinstance(error, AskedForNobodyError):
+        return UNKNOWN_USER
     if isinstance(error, TimeLimitExceeded):
         return "over its hard time limit (TimeLimitExceeded)"
     if isinstance(error, WorkerLostError):

@@ -9,6 +9,9 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, text
 
+# The reason of a letter that tells of no fault of ours, and of nothing lost.
+UNKNOWN_USER = "asked for a user that is not known"
+
 
 @dataclass(frozen=True)
 class DeadLetter:

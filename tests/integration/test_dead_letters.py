@@ -17,7 +17,7 @@ from alertrec import upkeep
 from alertrec.dead_letters import MAX_KEPT, WAIT_SECONDS, DeadLetterBox
 from alertrec.embedded import Servers
 from alertrec.storage.database import create_engine
-from alertrec.storage.dead_letters import DeadLetter
+from alertrec.storage.dead_letters import UNKNOWN_USER, DeadLetter
 from tests.integration.messages import envelope, letters_of, n_runs_of, put
 from tests.integration.processes import ROOT, Environment, Worker, broker, connected, database, environment, wait_for
 from tests.integration.processes import worker as started_worker
@@ -128,6 +128,13 @@ def test_what_the_caller_got_wrong_is_recorded_without_what_it_says(
     assert row["reason"].startswith("DataError at ")
     assert row["n_runs"] == 1
     assert "Jane" not in str(row)
+
+
+def test_a_list_asked_for_nobody_is_recorded_as_that(env: Environment, shared_database_url: str, worker: Worker):
+    put(env, "interactive", envelope("alertrec.generate_recommendations", ["Jane Doe"], id="nobody"))
+    with connected(shared_database_url) as engine:
+        row = wait_for(lambda: next((row for row in letters_of(engine) if row["message_id"] == "nobody"), None))
+    assert row["reason"] == UNKNOWN_USER
 
 
 # --- where they are kept

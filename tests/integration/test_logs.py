@@ -68,7 +68,7 @@ def test_a_worker_logs_the_task_the_job_and_the_model(env: Environment, version:
     received = next(record for record in found if "received" in record["message"] and record["task_id"] == refresh)
     assert received["logger"] == "celery.worker.strategy"
     failed = next(record for record in found if record.get("task_id") == refused and "error_kind" in record)
-    assert (failed["error_kind"], failed["level"]) == ("DataError", "ERROR")
+    assert (failed["error_kind"], failed["level"]) == ("AskedForNobodyError", "ERROR")
     assert "base.py" in failed["traceback"][-1]
     assert SECRET not in json.dumps(found)
 

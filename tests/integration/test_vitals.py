@@ -193,8 +193,9 @@ def test_messages_that_were_given_up(workspace: Workspace):
     execute(workspace, "DROP TABLE IF EXISTS alertrec.dead_letters")
     assert value_of(workspace, "dead_letters_last_day") is None
     assert in_danger(workspace) == {}
-    execute(workspace, "CREATE TABLE alertrec.dead_letters (recorded_at timestamptz)")
-    execute(workspace, "INSERT INTO alertrec.dead_letters VALUES (now()), (now() - interval '25 hours')")
+    execute(workspace, "CREATE TABLE alertrec.dead_letters (recorded_at timestamptz, reason text)")
+    rows = "(now(), 'A'), (now() - interval '25 hours', 'B'), (now(), 'asked for a user that is not known')"
+    execute(workspace, f"INSERT INTO alertrec.dead_letters VALUES {rows}")  # noqa: S608  # of our own
     assert in_danger(workspace) == {"dead_letters_last_day": 1}
 
 

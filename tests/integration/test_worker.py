@@ -396,20 +396,20 @@ def test_the_process_that_forks_has_loaded_no_library_with_threads(shared_worker
 
 
 @pytest.mark.parametrize(
-    ("name", "argument"),
+    ("name", "argument", "error"),
     [
-        ("log_alert_action", {"user_id": "a-stranger", "action": "exploded"}),
-        ("refresh_recommendations", "everything"),
-        ("generate_recommendations", "a-stranger"),
+        ("log_alert_action", {"user_id": "a-stranger", "action": "exploded"}, "DataError"),
+        ("refresh_recommendations", "everything", "DataError"),
+        ("generate_recommendations", "a-stranger", "AskedForNobodyError"),
     ],
     ids=["action", "scope", "user"],
 )
 def test_what_the_caller_got_wrong_fails_once(
-    name: str, argument: object, engine: Engine, send: Send, shared_worker: Worker, champion: str
+    name: str, argument: object, error: str, engine: Engine, send: Send, shared_worker: Worker, champion: str
 ):
     task_id = send(name, argument)
     wait_for(lambda: shared_worker.logged(task_id, "raised"))
-    assert shared_worker.logged(task_id, "raised", "DataError") == 1
+    assert shared_worker.logged(task_id, "raised", error) == 1
     assert still_works(shared_worker, engine, send)
     assert shared_worker.logged(task_id, "received") == 1
     assert shared_worker.logged(task_id, "etry") == 0
