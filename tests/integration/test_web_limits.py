@@ -46,6 +46,7 @@ OF_A_CUSTOMER = [
     FEEDBACK,
     RULE,
 ]
+ROUTES = [f"{method} {path.removeprefix(API) or 'list'}" for _, method, path, _ in OF_A_CUSTOMER]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ async def until_refused(ask: Callable[[], Awaitable[httpx.Response]], limit: flo
     return answers
 
 
-@pytest.mark.parametrize(("limit", "method", "path", "body"), OF_A_CUSTOMER, ids=lambda value: str(value)[-24:])
+@pytest.mark.parametrize(("limit", "method", "path", "body"), OF_A_CUSTOMER, ids=ROUTES)
 async def test_a_customer_who_asks_too_often_is_told_to_wait_and_no_other_is(
     client: httpx.AsyncClient, settings: Settings, outbox: Outbox, limit: float, method: str, path: str, body: Any
 ) -> None:
