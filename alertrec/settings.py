@@ -24,6 +24,12 @@ def _text(value: str) -> str:
     return value.strip()
 
 
+def _password(value: str) -> str:
+    if "," in value or not value.strip():
+        raise ValueError("a non-empty text without commas, which part one user from the next for Flower")
+    return value.strip()
+
+
 def _key(value: str) -> str:
     if len(value) < 32:
         raise ValueError("a secret of at least 32 characters")
@@ -158,7 +164,7 @@ class Settings:
     chunk_size: int = _setting(2000, _positive_int, "users in one chunk of a batch refresh")
     flower_password: str | None = _setting(
         None,
-        _text,
+        _password,
         "password of the user `alertrec` in Flower; generated and remembered if unset",
         secret=True,
     )

@@ -102,6 +102,7 @@ def test_variables_of_others_are_left_alone():
         ("ALERTREC_LOCALE", "English"),
         ("ALERTREC_CURRENCY", "dollars"),
         ("ALERTREC_FLOWER_PASSWORD", ""),
+        ("ALERTREC_FLOWER_PASSWORD", "s3cret,too"),
         ("ALERTREC_FLOWER_PORT", "http"),
         ("ALERTREC_LOG_FORMAT", "xml"),
         ("ALERTREC_RATE_LIMITS", "-1"),
