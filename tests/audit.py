@@ -35,6 +35,7 @@ EXCEPTIONS = {
 IGNORED_VULNERABILITIES: dict[str, str] = {}
 
 _IDENTIFIERS = {
+    "3-Clause BSD License": "BSD-3-Clause",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD-3-Clause",
     "ISC License (ISCL)": "ISC",
@@ -59,7 +60,8 @@ def licence_of(package: Distribution) -> str:
     classifiers = [each.split(" :: ")[-1] for each in metadata.get_all("Classifier") or [] if "License ::" in each]
     if classifiers:
         return " AND ".join(_IDENTIFIERS.get(each, each) for each in classifiers)
-    return metadata["License"].strip().partition("\n")[0] if "License" in metadata else ""
+    told = metadata["License"].strip().partition("\n")[0] if "License" in metadata else ""
+    return _IDENTIFIERS.get(told, told)
 
 
 def is_allowed(expression: str) -> bool:
