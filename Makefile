@@ -16,8 +16,9 @@ setup: $(VENV)/.ready ## create .venv with everything in it, from requirements.l
 demo: setup ## run the whole system on a sample bank, on embedded servers, until Ctrl-C
 	@exec $(BIN)/alertrec demo
 
+# Most tests wait for servers and workers; a file stays with one process, since its tests share what they started.
 test: setup ## pass all tests, on real servers
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: lint fast ## what to run before a commit: format, lint, types, unit and property tests
 
