@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from reprlib import repr as shortened
 
 import polars as pl
 
@@ -13,6 +14,8 @@ from alertrec.errors import DataError
 from alertrec.importing.parsing import is_blank, parse_text, parse_time
 from alertrec.importing.relations import FIELDS, Field
 from alertrec.importing.validation import ROW
+
+_MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def check_columns(found: list[str], relation: str, mapping: RelationMapping, *, 
     DataError
         Saying what was found and what was expected.
     """
-    shown = ", ".join(repr(name) for name in found) or "none"
+    shown = _shown(found)
     for target, names in mapping.columns.items():
         for name in set(names) - set(found):
             raise DataError(
@@ -198,6 +201,13 @@ def check_columns(found: list[str], relation: str, mapping: RelationMapping, *, 
             f"{path}: no column {', '.join(missing)}; found: {shown}; {relation} needs {expected}. "
             f"Name the columns, and the separator if it is not a comma, in a mapping (--mapping)"
         )
+
+
+def _shown(names: list[str]) -> str:
+    """Return names as an error shows them; those of a file that is none of ours may be many and long."""
+    first = [shortened(name) for name in names[:_MOST_SHOWN]]
+    more = [f"and {len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN else []
+    return ", ".join([*first, *more]) or "none"
 
 
 def _is_missing(each: Field, found: list[str], mapping: RelationMapping) -> bool:

@@ -77,9 +77,11 @@ def open_source(path: Path, *, separator: str = ",") -> Iterator[Source]:
 def _opened(path: Path, separator: str, stack: ExitStack) -> Source:
     name = path.name.lower()
     if name.endswith(".parquet"):
-        return _parquet_source(stack.enter_context(pyarrow.parquet.ParquetFile(path)))
+        return _parquet_source(
+            stack.enter_context(pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)), path
+        )
     if name.endswith((".csv", ".csv.gz")):
-        return _csv_source(stack.enter_context(_open_bytes(path)), separator, n_rows=_count_lines(path) - 1)
+        return _csv_source(stack.enter_context(_open_bytes(path)), separator, path)
     raise DataError(f"{path.name} is not a file that can be imported; .parquet, .csv and .csv.gz are")
 
 
@@ -99,8 +101,8 @@ def _data_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {reason}{hint}; export it again") from error
 
 
-def _parquet_source(file: pyarrow.parquet.ParquetFile) -> Source:
-    return Source(_distinct(file.schema_arrow.names), file.metadata.num_rows, _parquet_slices(file))
+def _parquet_source(file: pyarrow.parquet.ParquetFile, path: Path) -> Source:
+    return Source(_distinct(file.schema_arrow.names, path), file.metadata.num_rows, _parquet_slices(file))
 
 
 def _parquet_slices(file: pyarrow.parquet.ParquetFile) -> Iterator[Slice]:
@@ -125,19 +127,20 @@ def _numbered(table: pa.Table, rows: np.ndarray[tuple[int], np.dtype[np.int64]])
     return frame.with_columns(pl.Series(ROW, rows))
 
 
-def _csv_source(raw: BinaryIO, separator: str, *, n_rows: int) -> Source:
+def _csv_source(raw: BinaryIO, separator: str, path: Path) -> Source:
+    n_rows = _count_lines(path) - 1
     stream: io.BufferedReader = io.BufferedReader(Utf8Repair(raw), BLOCK_BYTES)
     header = next(filter(None, csv.reader(_lines(stream), delimiter=separator)), [])
     if not header:
-        raise DataError(f"{getattr(raw, 'name', 'the file')} is empty; a header and rows are expected")
-    columns = _distinct(header)
+        raise DataError(f"{path} is empty; a header and rows are expected")
+    columns = _distinct(header, path)
     return Source(columns, max(n_rows, 0), _csv_slices(stream, columns, separator))
 
 
-def _distinct(names: list[str]) -> list[str]:
+def _distinct(names: list[str], path: Path) -> list[str]:
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"the file has several columns named {name!r}; give each its own name")
+            raise DataError(f"{path} has several columns named {name!r}; give each its own name")
     return names
 
 

@@ -19,8 +19,8 @@ class RejectsFile:
         self._path = path
         self._file: IO[str] | None = None
 
-    def write(self, relation: str, row: int, *, reason: str, record: Mapping[str, object]) -> None:
-        """Append one row.
+    def write(self, relation: str, row: int, told: Mapping[str, object], *, record: Mapping[str, object]) -> None:
+        """Append one row, with what is told of it.
 
         Raises
         ------
@@ -29,7 +29,7 @@ class RejectsFile:
         """
         if self._file is None:
             self._file = _create(self._path)
-        line = {"relation": relation, "row": row, "reason": reason, "record": _plain(record)}
+        line = {"relation": relation, "row": row, **told, "record": _plain(record)}
         self._file.write(json.dumps(line, ensure_ascii=False, default=_shown) + "\n")
 
     def close(self) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from alertrec.catalog import ALERT_KEYS
 from alertrec.importing import parsing
-from alertrec.transactions import PURCHASE, SETTLED
+from alertrec.transactions import PURCHASE, SETTLED, STATUSES, TRANSACTION_TYPES
 
 USERS, TRANSACTIONS, ALERT_RULES = "users", "transactions", "alert_rules"
 
@@ -32,24 +33,27 @@ UNKNOWN_TYPE = "unknown_type"
 UNKNOWN_STATUS = "unknown_status"
 UNKNOWN_ALERT_TYPE = "unknown_alert_type"
 
-REASONS = (
-    MALFORMED_ROW,
-    INVALID_TEXT,
-    MISSING_ID,
-    UNKNOWN_USER,
-    UNPARSABLE_AMOUNT,
-    UNPARSABLE_DATE,
-    UNPARSABLE_NUMBER,
-    NEGATIVE_LIMIT,
-    UNPARSABLE_BOOLEAN,
-    UNPARSABLE_PARAMETERS,
-    UNKNOWN_TIME_ZONE,
-    UNKNOWN_TYPE,
-    UNKNOWN_STATUS,
-    UNKNOWN_ALERT_TYPE,
-    DUPLICATE_ID,
-)
-"""Every reason; of several that fit a row, the first in this order is given."""
+_NUMBER = "a finite number below 10^14, such as 12.50"
+EXPECTED = {
+    MALFORMED_ROW: "as many fields as the header has",
+    INVALID_TEXT: "UTF-8 without a NUL, and of an id at most 1000 bytes",
+    MISSING_ID: "an id",
+    UNKNOWN_USER: "the id of a user in the users' file or in the database",
+    UNPARSABLE_AMOUNT: _NUMBER,
+    UNPARSABLE_DATE: "a time of the years 1900 to 2200, in ISO 8601 or the date_format of the mapping",
+    UNPARSABLE_NUMBER: _NUMBER,
+    NEGATIVE_LIMIT: "a number of at least 0",
+    UNPARSABLE_BOOLEAN: "true, t, yes, y, 1, false, f, no, n or 0",
+    UNPARSABLE_PARAMETERS: 'a JSON object, such as {"amount": 500}',
+    UNKNOWN_TIME_ZONE: "the name of an IANA zone, such as Europe/Prague",
+    UNKNOWN_TYPE: f"one of {', '.join(TRANSACTION_TYPES)}",
+    UNKNOWN_STATUS: f"one of {', '.join(STATUSES)}",
+    UNKNOWN_ALERT_TYPE: f"one of {', '.join(ALERT_KEYS)}",
+    DUPLICATE_ID: "an id that no row before it has",
+}
+"""What a row lacks that is refused, by reason; of several reasons that fit a row, the first in this order is given."""
+
+REASONS = tuple(EXPECTED)
 
 
 @dataclass(frozen=True)

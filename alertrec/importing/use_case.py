@@ -18,8 +18,8 @@ from alertrec.importing.loading import Loader
 from alertrec.importing.mapping import Mapping, RelationMapping, check_columns, project
 from alertrec.importing.reading import Slice, Source, open_source
 from alertrec.importing.rejects import RejectsFile, rejects_file
-from alertrec.importing.relations import ALERT_RULES, ID, MALFORMED_ROW, TRANSACTIONS, USERS
-from alertrec.importing.validation import REASON, ROW, validate
+from alertrec.importing.relations import ALERT_RULES, EXPECTED, ID, MALFORMED_ROW, TRANSACTIONS, USERS
+from alertrec.importing.validation import COLUMN, REASON, ROW, validate
 from alertrec.storage import tables
 from alertrec.storage.schema import add_optional_columns
 
@@ -168,7 +168,7 @@ class _Job:
         """Write down the refused rows of a slice and return the others."""
         self.n_read += rows.frame.height + len(rows.malformed)
         for row, text in rows.malformed:
-            self._reject(row, MALFORMED_ROW, {"line": text})
+            self._reject(row, None, MALFORMED_ROW, {"line": text})
         checked = validate(
             project(rows.frame, self.relation, self.mapping),
             self.relation,
@@ -178,10 +178,11 @@ class _Job:
         )
         self.taken.append(checked.accepted[ID])
         for record in rows.frame.join(checked.rejected, on=ROW, maintain_order="left").iter_rows(named=True):
-            original = {name: value for name, value in record.items() if name not in (ROW, REASON)}
-            self._reject(record[ROW], record[REASON], original)
+            original = {name: value for name, value in record.items() if name not in (ROW, REASON, COLUMN)}
+            self._reject(record[ROW], record[COLUMN], record[REASON], original)
         return checked.accepted
 
-    def _reject(self, row: int, reason: str, record: dict[str, object]) -> None:
+    def _reject(self, row: int, column: str | None, reason: str, record: dict[str, object]) -> None:
         self.rejected[reason] += 1
-        self.rejects.write(self.relation, row, reason=reason, record=record)
+        told = {"column": column, "reason": reason, "expected": EXPECTED[reason]}
+        self.rejects.write(self.relation, row, told, record=record)
