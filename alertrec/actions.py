@@ -20,6 +20,7 @@ from alertrec.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 500
+FIRST_YEAR = 1900  # as of what is imported
 
 
 def parse_action(event: Any) -> AlertAction:
@@ -123,7 +124,7 @@ def _text(event: dict[str, Any], field: str, *, required: bool = False) -> str |
     value = event.get(field)
     if value is None and not required:
         return None
-    if not isinstance(value, str) or not value or "\x00" in value or len(value) > 255:
+    if not (isinstance(value, str) and value.strip() and len(value) <= 255 and _can_be_stored(value)):
         raise DataError(f"{field} of an alert action must be a text of 1 to 255 characters, not {_kind(value)}")
     return value
 
@@ -152,7 +153,21 @@ def _moment(event: dict[str, Any], field: str) -> datetime | None:
     except ValueError as error:
         example = "an ISO time such as 2026-10-01T12:00:00+00:00"
         raise DataError(f"{field} of an alert action must be {example}, not {_kind(value)}") from error
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    try:
+        moment = moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except OverflowError:  # no year of our calendar in UTC
+        moment = datetime.min.replace(tzinfo=UTC)
+    if moment.year < FIRST_YEAR:
+        raise DataError(f"{field} of an alert action must be of the years {FIRST_YEAR} to 9999 in UTC")
+    return moment
+
+
+def _can_be_stored(value: str) -> bool:
+    """Return whether PostgreSQL takes a text: no NUL, and no half of a surrogate pair."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _kind(value: Any) -> str:

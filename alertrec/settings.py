@@ -46,9 +46,10 @@ def _split(value: str, expected: str) -> SplitResult:
 def _database_url(value: str) -> str:
     expected = "a URL like postgresql://user:password@host:5432/database"
     parts = _split(value, expected)
-    if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not parts.path.strip("/"):
+    scheme, _, rest = value.partition("://")
+    if scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not parts.path.strip("/"):
         raise ValueError(expected)
-    return "postgresql://" + value.partition("://")[2]
+    return f"postgresql://{rest}"
 
 
 def _redis_url(value: str) -> str:

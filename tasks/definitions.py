@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from alertrec import task_names
+from alertrec.errors import DataError
+from tasks.arguments import WHAT_WAITS, chunk_of, flag_of, job_of, user_of
 from tasks.base import AlertrecTask, EventTask, OncePerUserTask, TrainingTask, broker_client
 from tasks.celery_app import app
 from tasks.process import is_stopping, workspace
@@ -28,7 +29,7 @@ def generate_recommendations(self: OncePerUserTask, user_id: str) -> None:
     """Renew the list of one user."""
     from alertrec import service
 
-    self.begin(user_id)
+    self.begin(user_of(user_id))
     service.generate_recommendations(workspace(), user_id)
 
 
@@ -55,7 +56,7 @@ def refresh_recommendations(self: AlertrecTask, scope: str = "all", job_id: str 
     """Divide a refresh of everybody into chunks and send them; without a job, ask for one first."""
     from alertrec import service
 
-    job = UUID(job_id) if job_id else service.request_refresh(workspace(), scope=scope, request_id=self.request.id)
+    job = job_of(job_id) or service.request_refresh(workspace(), scope=scope, request_id=self.request.id)
     service.plan_refresh(workspace(), job, enqueue)
 
 
@@ -64,7 +65,10 @@ def refresh_chunk(self: AlertrecTask, job_id: str, chunk: int) -> None:
     """Renew the lists of one chunk of users."""
     from alertrec import service
 
-    service.refresh_chunk(workspace(), UUID(job_id), chunk, claimed_by=str(self.request.id))
+    job, number = job_of(job_id), chunk_of(chunk)
+    if job is None:
+        raise DataError("a chunk is one of a job, and job_id names none")
+    service.refresh_chunk(workspace(), job, number, claimed_by=str(self.request.id))
 
 
 @app.task(
@@ -84,7 +88,8 @@ def train_model(self: TrainingTask, force: bool = False, job_id: str | None = No
     from alertrec.schedule import TRAINING
     from alertrec.storage import jobs
 
-    if job_id is None:
+    flag_of("force", force)
+    if job_id != WHAT_WAITS and job_of(job_id) is None:
         asked_at = self.request.get("asked_at")
         moment = datetime.fromisoformat(asked_at) if asked_at else None
         fitting.request_training(workspace(), force=force, asked_at=moment)
@@ -110,5 +115,5 @@ def cleanup_expired(job_id: str | None = None) -> None:
     """Delete what is past its retention."""
     from alertrec import upkeep
 
-    del job_id  # the row that waits is claimed, whichever message comes first
+    job_of(job_id)  # the row that waits is claimed, whichever message comes first
     upkeep.run_cleanup(workspace())
