@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -17,21 +18,22 @@ from sqlalchemy.types import Boolean, DateTime, Float, Integer, Numeric, String
 
 from alertrec.errors import DataError, first_line
 from alertrec.storage.database import driver_connection
+from alertrec.storage.migrations.steps import LOCK_KEY
 from alertrec.storage.source import Source
 from alertrec.storage.tables import OPTIONAL, OWN_SCHEMA
 
-# Two processes that migrate at once wait for each other.
-_LOCK_KEY = 0x616C7274_00000001
-
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring alertrec's own tables to a revision, up; the caller commits."""
+    """Bring alertrec's own tables to a revision, up; the caller commits the end of it.
+
+    What takes long is done in steps, each committed when it is done, so that lists are read and written meanwhile.
+    """
     _prepare(connection)
     command.upgrade(_config(connection), revision)
 
 
 def downgrade(connection: Connection, revision: str) -> None:
-    """Bring alertrec's own tables back to an earlier revision; "base" drops them all. The caller commits."""
+    """Bring alertrec's own tables back to an earlier revision, likewise; "base" drops them all."""
     _prepare(connection)
     command.downgrade(_config(connection), revision)
 
@@ -75,6 +77,7 @@ def current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
+@cache  # loading all migrations takes longer than all else of a readiness check, which asks each time
 def newest_revision() -> str | None:
     """Return the revision that this release needs."""
     return ScriptDirectory(str(_SCRIPTS)).get_current_head()
@@ -98,7 +101,7 @@ _SCRIPTS = Path(__file__).parent / "migrations"
 
 
 def _prepare(connection: Connection) -> None:
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
     # Alembic keeps its version in our schema, so that must be there before the first migration.
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS alertrec"))
 
