@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
+from datetime import UTC, datetime, timedelta
 
+from celery.schedules import schedule
 from kombu import Exchange, Queue
 
 from alertrec.embedded import remembered
@@ -90,8 +93,19 @@ worker_send_task_events = True  # for Flower
 task_send_sent_event = True
 task_track_started = False
 
+_steady_since, _started_at = datetime.now(UTC), time.monotonic()
+
+
+def steady_now() -> datetime:
+    """Return the time by a clock that nobody sets: by the machine's, Beat would fall silent when it is set back."""
+    return _steady_since + timedelta(seconds=time.monotonic() - _started_at)
+
+
 # Beat only ticks. What is due is read from the tables at each tick, so a missed tick, two Beats or an outage are
-# harmless; a tick that waited longer than a minute has a successor and is dropped.
-beat_schedule = {"tick": {"task": TICK, "schedule": 60.0, "options": {"expires": 55}}}
+# harmless. A tick expires, so that not too many wait where no worker is up (those of a day are worked off in a minute
+# or two), but late: by `expires` of a minute, a worker would drop all ticks of a Beat whose clock is a minute behind.
+beat_schedule = {
+    "tick": {"task": TICK, "schedule": schedule(60.0, nowfun=steady_now), "options": {"expires": 86_400}},
+}
 beat_max_loop_interval = 10
 beat_scheduler = "celery.beat:Scheduler"  # in memory: there is nothing to remember, and the default one pickles
