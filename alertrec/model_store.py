@@ -6,6 +6,7 @@ cache and read there. Which version is champion stands in the database, not here
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import tempfile
@@ -51,7 +52,7 @@ class ModelStore:
                 return write_artifact(Path(self._path(version)), card, arrays)
             return self._upload(version, card, arrays)
         except OSError as error:
-            raise ModelStoreError(version, f"cannot be saved: {error.strerror or error}") from error
+            raise ModelStoreError(version, f"cannot be saved: {_told(error)}") from error
 
     def load(self, version: str, *, sha256: str) -> tuple[Card, dict[str, NDArray[Any]]]:
         """Return a version's card and arrays.
@@ -85,13 +86,16 @@ class ModelStore:
         with tempfile.TemporaryDirectory() as scratch:
             part = Path(scratch) / version
             sha256 = write_artifact(part, card, arrays)
-            self._fs.makedirs(self._path(version), exist_ok=True)
             try:
+                self._fs.makedirs(self._path(version), exist_ok=True)
                 # The card goes last: a version without a card is not there yet.
                 for path in sorted(part.iterdir(), key=lambda path: path.name == CARD):
                     self._fs.put_file(str(path), self._path(version, path.name))
-            except BaseException:
-                self.delete(version)
+            except BaseException as error:
+                with contextlib.suppress(Exception):  # out of reach, what is there stays, and stays without a card
+                    self.delete(version)
+                if isinstance(error, Exception):
+                    raise ModelStoreError(version, f"cannot be saved: {_told(error)}") from error
                 raise
         return sha256
 
@@ -103,9 +107,16 @@ class ModelStore:
             for name in parse_card(version, (part / CARD).read_bytes(), sha256=sha256)["files"]:
                 self._fs.get_file(self._path(version, name), str(part / name))
             part.rename(copy)
-        except OSError as error:
-            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+        except ModelStoreError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
                 return  # another process fetched the same version meanwhile
-            raise ModelStoreError(version, f"cannot be fetched: {error.strerror or error}") from error
+            raise ModelStoreError(version, f"cannot be fetched: {_told(error)}") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _told(error: Exception) -> str:
+    """Return what an error says. The clients of object stores have kinds of their own, which are no OSErrors."""
+    return str(getattr(error, "strerror", None) or error)
