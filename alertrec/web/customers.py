@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Query, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -22,7 +22,7 @@ from alertrec.errors import DataError, TransientError
 from alertrec.scoring import DEFAULT
 from alertrec.starters import PLACEHOLDER
 from alertrec.storage.actions import AlertAction
-from alertrec.task_names import GENERATE_RECOMMENDATIONS, PROCESS_ACTIONS
+from alertrec.task_names import GENERATE_RECOMMENDATIONS
 from alertrec.user_story import preview
 from alertrec.web.limits import Gates
 from alertrec.web.problems import responses
@@ -141,14 +141,14 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any, gates: G
         dependencies=[gates.rule],
         responses={**signed_in, **responses(400, 404, 409, 422, 429)},
     )
-    def create_rule(user_id: user, wish: RuleWish) -> CreatedRule:
+    def create_rule(user_id: user, wish: RuleWish, after_the_answer: BackgroundTasks) -> CreatedRule:
         """Switch on what was recommended, with the threshold that the customer chose.
 
         The rule and what is logged of it are written together or not at all. Where the recommendation is advice, the
         rule that it is about is altered, or switched off. Sent twice with one `event_id`, it creates one rule.
         """
         adopted = adopt(web.workspace, user_id, _wish(wish))
-        web.send_if_possible(PROCESS_ACTIONS)  # where the broker is away, the next tick does
+        after_the_answer.add_task(web.hint_at_actions)
         message = "The rule is on." if adopted.is_active else "The rule is off."
         return CreatedRule(
             message=message, rule_id=adopted.rule_id, rule_name=adopted.name, recommendation_used=_used(wish, adopted)
@@ -169,7 +169,9 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any, gates: G
         dependencies=[gates.feedback],
         responses={**signed_in, **responses(400, 404, 422, 429)},
     )
-    def give_feedback(user_id: user, recommendation_id: UUID, feedback: Feedback) -> Recorded:
+    def give_feedback(
+        user_id: user, recommendation_id: UUID, feedback: Feedback, after_the_answer: BackgroundTasks
+    ) -> Recorded:
         """Log what the customer did with a recommendation. What is dismissed or snoozed leaves the list for a while."""
         action = AlertAction(
             event_id=feedback.event_id,
@@ -181,7 +183,7 @@ def add_customer_routes(router: APIRouter, web: Web, current_user: Any, gates: G
         )
         recorded = answer(web.workspace, action)
         if feedback.action not in LOOKED_AT:
-            web.send_if_possible(PROCESS_ACTIONS)  # where the broker is away, the next tick does
+            after_the_answer.add_task(web.hint_at_actions)
         return Recorded(event_id=feedback.event_id, recorded=recorded)
 
     @router.post(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
+from threading import Event, Lock
 from typing import Any
 
 from alertrec.errors import ConfigError, QueueUnavailableError
 from alertrec.sending import send
 from alertrec.settings import Settings
 from alertrec.starters import Starters
+from alertrec.task_names import PROCESS_ACTIONS
 from alertrec.web.live import Hub
 from alertrec.web.reading import ListReader
 from alertrec.web.usage import Usage
@@ -36,6 +38,7 @@ class Web:
         self.lists = ListReader(settings.database_url)
         self.hub = Hub(settings.redis_url)
         self.usage = Usage(settings.redis_url)
+        self._has_hint, self._is_hinting = Event(), Lock()
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -64,6 +67,19 @@ class Web:
         except QueueUnavailableError:
             return False
         return True
+
+    def hint_at_actions(self) -> None:
+        """Have waiting actions applied now, where the broker is there; else the next tick does.
+
+        For after the answer, which must not wait for a frozen broker. One thread at a time sends, for all who ask.
+        """
+        self._has_hint.set()
+        while self._has_hint.is_set() and self._is_hinting.acquire(blocking=False):
+            try:
+                self._has_hint.clear()
+                self.send_if_possible(PROCESS_ACTIONS)
+            finally:
+                self._is_hinting.release()
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
