@@ -29,8 +29,9 @@ from alertrec.workspace import Enqueue, Workspace
 
 logger = logging.getLogger(__name__)
 
-# A message that waits longer than this in its queue is sent again; that costs a look at the table, no more.
-LOST_AFTER_SECONDS = 120
+# A message that waits longer than this in its queue is sent again by the next tick; that costs a look at the table, no
+# more. Less than the minute between ticks: what was lost right after one is brought back within two minutes.
+LOST_AFTER_SECONDS = 55
 
 KEEP_EXPIRED_LISTS_DAYS = 30
 KEEP_JOBS_DAYS = 90

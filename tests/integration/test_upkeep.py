@@ -151,9 +151,9 @@ def change_chunk(workspace: Workspace, chunk: int, changes: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "is_lost"),
     [
-        ("published_at = now() - interval '10 minutes'", True),
+        ("published_at = now() - interval '60 seconds'", True),
         ("published_at = NULL", True),
-        ("published_at = now() - interval '1 minute'", False),
+        ("published_at = now() - interval '50 seconds'", False),
         (
             "status = 'running', lease_until = now() + interval '1 minute', published_at = now() - interval '1 hour'",
             False,
@@ -202,9 +202,9 @@ def test_a_refresh_whose_chunks_have_all_ended_does_not_stay_open(workspace: Wor
     ("changes", "is_lost"),
     [
         ("published_at = NULL", True),
-        ("published_at = now() - interval '1 minute'", False),
-        ("published_at = now() - interval '10 minutes'", True),
-        ("published_at = now() - interval '1 day', heartbeat_at = now() - interval '1 minute'", False),
+        ("published_at = now() - interval '50 seconds'", False),
+        ("published_at = now() - interval '60 seconds'", True),
+        ("published_at = now() - interval '1 day', heartbeat_at = now() - interval '50 seconds'", False),
         ("published_at = now() - interval '1 day', heartbeat_at = now() - interval '10 minutes'", True),
     ],
     ids=["never sent", "just sent", "sent long ago", "in work", "silent"],
