@@ -193,10 +193,17 @@ def test_messages_that_were_given_up(workspace: Workspace):
     execute(workspace, "DROP TABLE IF EXISTS alertrec.dead_letters")
     assert value_of(workspace, "dead_letters_last_day") is None
     assert in_danger(workspace) == {}
-    execute(workspace, "CREATE TABLE alertrec.dead_letters (recorded_at timestamptz, reason text)")
-    rows = "(now(), 'A'), (now() - interval '25 hours', 'B'), (now(), 'asked for a user that is not known')"
-    execute(workspace, f"INSERT INTO alertrec.dead_letters VALUES {rows}")  # noqa: S608  # of our own
-    assert in_danger(workspace) == {"dead_letters_last_day": 1}
+    execute(workspace, "CREATE TABLE alertrec.dead_letters (recorded_at timestamptz, task text, reason text)")
+    nothing_lost = ["asked for a user that is not known", "TransientError at database.py:1"]
+    lost = [("alertrec.log_alert_action", "TransientError at database.py:1"), (None, "a message that is no JSON")]
+    insert = "INSERT INTO alertrec.dead_letters VALUES (now() - make_interval(hours => :hours), :task, :reason)"
+    for reason in nothing_lost:
+        execute(workspace, insert, hours=0, task="alertrec.refresh_chunk", reason=reason)
+    assert in_danger(workspace) == {}
+    for task, reason in lost:
+        execute(workspace, insert, hours=0, task=task, reason=reason)
+        execute(workspace, insert, hours=25, task=task, reason=reason)
+    assert in_danger(workspace) == {"dead_letters_last_day": 2}
 
 
 def test_what_the_broker_tells(workspace: Workspace, settings: Settings):
