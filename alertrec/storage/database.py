@@ -17,7 +17,14 @@ from alertrec.errors import TransientError, first_line
 # Every relation is named with its schema. The path is set all the same: by default, the schema of the user's own name
 # comes first, and a user `alertrec` would have ours as the default one.
 SESSION_OPTIONS = "-c timezone=UTC -c search_path=public"
-CONNECT_TIMEOUT_SECONDS = 5
+# A connection whose other end is gone without a word is given up within a minute, not after the kernel's two hours.
+NETWORK_OPTIONS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # ms
+}
 
 
 def create_engine(database_url: str, *, application_name: str = "alertrec") -> Engine:
@@ -33,7 +40,7 @@ def create_engine(database_url: str, *, application_name: str = "alertrec") -> E
         pool_timeout=10,
         hide_parameters=True,  # what is bound is customers' data, and errors end in logs
         connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            **NETWORK_OPTIONS,
             "options": SESSION_OPTIONS,
             "application_name": application_name,
             "client_encoding": "utf8",
