@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery, signals
 
+from alertrec import tracing
 from alertrec.task_names import TRAINING
 
 WORKER_SOCKET_TIMEOUT = 5
@@ -26,6 +27,7 @@ def _prepare_worker(conf: Any, **_: Any) -> None:
     options = {name: value for name, value in conf.broker_transport_options.items() if name != "max_retries"}
     timeouts = {"socket_timeout": WORKER_SOCKET_TIMEOUT, "socket_connect_timeout": WORKER_SOCKET_TIMEOUT}
     conf.broker_transport_options = options | timeouts
+    tracing.say_obstacle(os.environ)
     from tasks.transport import check_what_comes_in
 
     check_what_comes_in()
@@ -42,10 +44,11 @@ def _keep_writing_dead_letters(sender: Any, **_: Any) -> None:
 @signals.worker_ready.connect
 def _take_up_training(sender: Any, **_: Any) -> None:
     """Go on with a training that the worker before this one was killed at; where there is none, nothing happens."""
+    from tasks.arguments import WHAT_WAITS
     from tasks.definitions import train_model
 
     if sender.task_consumer.consuming_from(TRAINING):
-        train_model.apply_async((False, "what waits"))
+        train_model.apply_async((False, WHAT_WAITS))
 
 
 @signals.worker_shutting_down.connect
@@ -72,3 +75,9 @@ def _prepare_child(**_: Any) -> None:
     from tasks.process import forget_workspace
 
     forget_workspace()
+    tracing.start("alertrec worker", os.environ)  # here, since it starts a thread, which no fork takes along
+
+
+@signals.worker_process_shutdown.connect
+def _send_last_spans(**_: Any) -> None:
+    tracing.stop()

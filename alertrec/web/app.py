@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
@@ -15,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
+from alertrec import tracing
 from alertrec.errors import AlertrecError
 from alertrec.settings import Settings
 from alertrec.web.access import Access, web_secret
@@ -66,6 +69,8 @@ def create_app(
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # to wherever the Host header says
+        telemetry=tracing.for_fastapi(),
+        lifespan=_traced,
         exception_handlers=dict.fromkeys((AlertrecError, HTTPException, RequestValidationError), _tell),
     )
     app.state.access = access
@@ -78,6 +83,12 @@ def create_app(
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Shell, figures=RequestFigures(registry, lambda: web.hub.n_listeners), tell=_tell)
     return app
+
+
+@asynccontextmanager
+async def _traced(_: FastAPI) -> AsyncIterator[None]:
+    yield
+    await asyncio.to_thread(tracing.stop)
 
 
 async def _tell(request: Request, error: Exception) -> Response:

@@ -15,8 +15,9 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from alertrec import tracing
 from alertrec.errors import DataError, TransientError, first_line
-from alertrec.storage.database import CONNECT_TIMEOUT_SECONDS, SESSION_OPTIONS
+from alertrec.storage.database import NETWORK_OPTIONS, SESSION_OPTIONS
 
 # Queries at the same time. Two keep one process busy: what one parses, the other waits for.
 _CONNECTIONS = 2
@@ -47,6 +48,7 @@ class ListReader:
         self._url = database_url
         self._pool: AsyncConnectionPool[Any] | None = None
         self._waiting: dict[str, asyncio.Future[str | None]] = {}
+        self._asker: object = None  # the place in a trace to which the next query belongs
         self._n_queries = 0
         self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps no hold of them
 
@@ -60,7 +62,7 @@ class ListReader:
             open=False,
             kwargs={
                 "autocommit": True,
-                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                **NETWORK_OPTIONS,
                 "options": SESSION_OPTIONS,
                 "application_name": "alertrec web",
                 "prepare_threshold": 0,
@@ -86,6 +88,8 @@ class ListReader:
         _check_id(user_id)  # what PostgreSQL would refuse must not fail all who are asked for together
         waiting = self._waiting.get(user_id)
         if waiting is None:
+            if not self._waiting:
+                self._asker = tracing.here()
             waiting = self._waiting[user_id] = asyncio.get_running_loop().create_future()
             if self._n_queries < _CONNECTIONS:
                 self._n_queries += 1
@@ -100,7 +104,8 @@ class ListReader:
         try:
             while self._waiting:
                 asked, self._waiting = self._waiting, {}
-                await self._answer_together(asked)
+                with tracing.at(self._asker):
+                    await self._answer_together(asked)
         finally:
             # In the same turn of the loop in which nobody waits any more: who comes next starts a query.
             self._n_queries -= 1

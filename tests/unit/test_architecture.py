@@ -20,7 +20,7 @@ LAYERS = (
     "recommender scoring selection rules lists model_store storage llm",
     "workspace announcing live importing exporting training_data judging fitting promotion service actions "
     "adopting dead_letters starters upkeep experiments monitoring user_story watching vitals",
-    "embedded runtime flower_access generated_secrets logs",
+    "embedded runtime flower_access generated_secrets logs tracing",
     "__init__ __main__ cli web simulation training scheduled_retraining background demo processes doctor sending",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
