@@ -187,7 +187,8 @@ def refresh_chunk(workspace: Workspace, job_id: UUID, chunk: int, *, claimed_by:
             _give_up(connection, claim)
             return None
     n_users = _refresh_claimed(workspace, claim)
-    _log("chunk_refreshed", job_id=str(job_id), n_users=n_users, seconds=time.perf_counter() - started)
+    if n_users is not None:
+        _log("chunk_refreshed", job_id=str(job_id), n_users=n_users, seconds=time.perf_counter() - started)
     return n_users
 
 
