@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from alertrec.task_names import ACTIONS, BATCH, CONTROL, INTERACTIVE, TRAINING
 # Workers finish what they are at; what takes longer is found in the tables by the next ones.
 GRACE_SECONDS = 30
 _PARENT = "_ALERTREC_PARENT_PID"  # not a setting, hence the underscore
+# Nobody sits and waits for what is done there.
+_PATIENT_QUEUES = {BATCH, TRAINING}
+_NICENESS = 10
 
 
 class ProcessError(AlertrecError):
@@ -130,6 +134,17 @@ def stop_with_parent() -> None:
     parent = os.environ.get(_PARENT)
     if parent is not None:
         threading.Thread(target=_watch, args=(int(parent),), daemon=True, name="stop with parent").start()
+
+
+def give_way(queues: Sequence[str]) -> None:
+    """Have a worker of queues for which nobody waits leave the processors to whoever on this machine needs them."""
+    if not set(queues) <= _PATIENT_QUEUES:
+        return
+    os.nice(_NICENESS)
+    if os.getsid(0) == os.getpid():
+        # Linux may share out its processors by sessions first, and by niceness only within one.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 def _watch(parent: int) -> None:

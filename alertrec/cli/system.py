@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from alertrec import tracing
 from alertrec.cli.common import console, settings
 from alertrec.errors import ConfigError
 from alertrec.logs import JSON, configure_logging
 from alertrec.processes import (
     beat_role,
     flower_role,
+    give_way,
     running,
     stop_with_parent,
     wait_for_stop,
@@ -87,9 +89,11 @@ def serve(
     samples = [SampleUser(user_id, f"Customer {user_id}") for user_id in filter(None, sample_users.split(","))]
     with opened(settings()) as workspace:
         chosen = port or free_port(workspace.settings.web_port)
+        tracing.start("alertrec web", os.environ)
         app = create_app(workspace.settings, sample_users=samples, flower_url=flower_url)
         console.print(f"web app: http://{host}:{chosen}", highlight=False, soft_wrap=True)
         configure_logging(workspace.settings.log_format)
+        tracing.say_obstacle(os.environ)
         stop_with_parent()
         # Without uvicorn's log of requests: paths may name customers.
         uvicorn.run(app, host=host, port=chosen, access_log=False, log_config=None, timeout_graceful_shutdown=3)
@@ -133,6 +137,7 @@ def worker(
     n_processes = concurrency or os.cpu_count() or 1
     arguments = ["--hostname", f"{name}@%h", "--queues", queues, "--concurrency", str(n_processes)]
     with connected(settings()) as complete:
+        give_way(queues.split(","))  # not before: embedded servers, if any were started, give way to nobody
         _run_celery(complete, ["worker", *arguments, "--without-mingle", "--without-gossip", "--loglevel", "INFO"])
 
 
