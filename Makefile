@@ -6,7 +6,7 @@ TOOLS  := .tools
 UV     := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/bin/uv)
 CODE   := alertrec tasks tests benchmarks celeryconfig.py
 
-.PHONY: help setup demo test check lint audit fast browser bench bench-models bench-web lock clean
+.PHONY: help setup demo test check lint audit fast browser bench bench-models bench-web soak lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ bench-models: setup ## measure the models, on the data in ../shared/data/caravan
 
 bench-web: setup ## measure the list endpoint under load
 	$(BIN)/python benchmarks/web.py
+
+soak: setup ## an hour of load, with all that goes wrong: does anything grow, is anything left undone?
+	$(BIN)/python -m tests.soak --minutes 60
 
 lock: setup ## renew requirements.lock: every platform, with hashes, without an index address
 	$(UV) pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \

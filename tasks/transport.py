@@ -12,6 +12,8 @@ from tasks.envelope import refusal
 from tasks.process import give_up
 
 _CONSUMED = "BRPOP"
+_REPLIES = ".reply.celery.pidbox"  # the end of the name of a queue with answers to `ping`
+_REPLY_SECONDS = 60
 
 
 class CheckedRedis(redis.Redis):
@@ -35,6 +37,13 @@ class CheckedChannel(Channel):
 
     def _get_client(self) -> type[redis.Redis]:
         return CheckedRedis
+
+    def _put(self, queue: str, message: Any, **options: Any) -> None:
+        super()._put(queue, message, **options)
+        if queue.endswith(_REPLIES):
+            # Who asked, and would delete the queue, may have gone meanwhile; and a late answer makes it anew.
+            with self.conn_or_acquire() as client:
+                client.expire(queue, _REPLY_SECONDS)
 
 
 class CheckedTransport(Transport):
