@@ -8,7 +8,6 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg.errors import InsufficientPrivilege, WrongObjectType
 from psycopg.sql import SQL, Identifier
@@ -20,7 +19,7 @@ from alertrec.errors import DataError, first_line
 from alertrec.storage.database import driver_connection
 from alertrec.storage.migrations.steps import LOCK_KEY
 from alertrec.storage.source import Source
-from alertrec.storage.tables import OPTIONAL, OWN_SCHEMA
+from alertrec.storage.tables import OPTIONAL
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
@@ -73,8 +72,8 @@ def add_optional_columns(connection: Connection, table: Table, names: Collection
 
 def current_revision(connection: Connection) -> str | None:
     """Return the revision that the database has; None before the first migration."""
-    options = {"version_table_schema": OWN_SCHEMA}
-    return MigrationContext.configure(connection, opts=options).get_current_revision()
+    # Not by Alembic, which makes a table of its own for each look: SQLAlchemy would remember hundreds of statements.
+    return connection.scalar(_REVISION) if connection.scalar(_IS_MIGRATED) else None
 
 
 @cache  # loading all migrations takes longer than all else of a readiness check, which asks each time
@@ -98,6 +97,8 @@ _READABLE = (
     (String, String, "text"),
 )
 _SCRIPTS = Path(__file__).parent / "migrations"
+_IS_MIGRATED = text("SELECT to_regclass('alertrec.alembic_version') IS NOT NULL")
+_REVISION = text("SELECT version_num FROM alertrec.alembic_version")
 
 
 def _prepare(connection: Connection) -> None:

@@ -50,6 +50,27 @@ _COUNT_AGAIN = text("""
     WHERE user_id = ANY(:user_ids)
 """)
 
+# NOT VALID: each row that is written from now on is checked. Those that are there are when the constraint is validated;
+# they may be read and written meanwhile.
+_CHECK_TYPES = """
+    ALTER TABLE alertrec.recommendations
+        DROP CONSTRAINT IF EXISTS recommendation_type_is_given,
+        DROP CONSTRAINT IF EXISTS only_a_change_has_no_probability,
+        ADD CONSTRAINT recommendation_type_is_given CHECK (recommendation_type IS NOT NULL) NOT VALID,
+        ADD CONSTRAINT only_a_change_has_no_probability
+            CHECK (probability IS NOT NULL OR recommendation_type = 'change') NOT VALID
+"""
+_VALIDATE_TYPES = """
+    ALTER TABLE alertrec.recommendations
+        VALIDATE CONSTRAINT recommendation_type_is_given,
+        VALIDATE CONSTRAINT only_a_change_has_no_probability
+"""
+_CHECK_PROBABILITY = """
+    ALTER TABLE alertrec.recommendations
+        DROP CONSTRAINT IF EXISTS probability_is_given,
+        ADD CONSTRAINT probability_is_given CHECK (probability IS NOT NULL) NOT VALID
+"""
+
 
 def upgrade() -> None:
     connection = op.get_bind()
@@ -62,27 +83,25 @@ def upgrade() -> None:
             "ALTER TABLE alertrec.recommendations ADD COLUMN IF NOT EXISTS recommendation_type text DEFAULT 'default', "
             "ADD COLUMN IF NOT EXISTS change jsonb, ALTER COLUMN probability DROP NOT NULL"
         )
-        _check("recommendation_type_is_given", "recommendation_type IS NOT NULL")
-        _check("only_a_change_has_no_probability", "probability IS NOT NULL OR recommendation_type = 'change'")
+        op.execute(_CHECK_TYPES)
         commit()
         for user_ids in _batches(connection, _NEXT_LISTS):
             connection.execute(_FILL_TYPES, {"user_ids": user_ids})
             commit()
-        _validate("recommendation_type_is_given")
-        _validate("only_a_change_has_no_probability")
+        op.execute(_VALIDATE_TYPES)
 
 
 def downgrade() -> None:
     connection = op.get_bind()
     with in_steps(connection) as commit:
         lock(connection, "recommendations")
-        _check("probability_is_given", "probability IS NOT NULL")  # no more advice from here on
+        op.execute(_CHECK_PROBABILITY)  # no more advice from here on
         commit()
         for user_ids in _batches(connection, _NEXT_WITH_CHANGES):
             for statement in (_LISTS_OF, _DELETE_CHANGES, _CLOSE_RANKS, _COUNT_AGAIN):
                 connection.execute(statement, {"user_ids": user_ids})
             commit()
-        _validate("probability_is_given")
+        op.execute("ALTER TABLE alertrec.recommendations VALIDATE CONSTRAINT probability_is_given")
         commit()
         # In the order in which lists are written, so that a worker in the middle of one and we wait for no one in a
         # circle. Nothing is looked through any more: the check has said that each has a probability.
@@ -101,14 +120,3 @@ def _batches(connection: Connection, query: TextClause) -> Iterator[list[str]]:
     while user_ids := list(connection.scalars(query, {"after": after, "n_users": _N_USERS})):
         yield user_ids
         after = user_ids[-1]
-
-
-def _check(name: str, condition: str) -> None:
-    """Have each row that is written from now on be checked."""
-    op.execute(f"ALTER TABLE alertrec.recommendations DROP CONSTRAINT IF EXISTS {name}")
-    op.execute(f"ALTER TABLE alertrec.recommendations ADD CONSTRAINT {name} CHECK ({condition}) NOT VALID")
-
-
-def _validate(name: str) -> None:
-    """Have those be checked that are there; they may be read and written meanwhile."""
-    op.execute(f"ALTER TABLE alertrec.recommendations VALIDATE CONSTRAINT {name}")
