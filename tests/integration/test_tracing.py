@@ -337,7 +337,7 @@ def test_a_collector_that_is_away_is_told_of_once_and_found_again(own: Settings,
             answer = httpx.get(f"{url}{API}?force_refresh=true", headers=as_user(own, f"user-002{n}"))
             assert answer.status_code == 200
         served = next(tmp_path.glob("serve-*.log"))
-        wait_for(lambda: alone.logged("succeeded") == 5)
+        wait_for(lambda: alone.logged("generate_recommendations", "succeeded") == 5)
         wait_for(lambda: alone.logged("traces are lost") and "traces are lost" in served.read_text())
         with collector(port) as found:
 
@@ -363,7 +363,7 @@ def test_a_collector_that_never_answers_holds_nothing_up(own: Settings, tmp_path
     ):
         answer = httpx.get(f"{url}{API}?force_refresh=true", headers=as_user(own, USER))
         assert answer.status_code == 200
-        wait_for(lambda: held.logged("succeeded"))
+        wait_for(lambda: held.logged("generate_recommendations", "succeeded"))
         began = time.monotonic()
         served.terminate()
         served.wait(30)
