@@ -21,6 +21,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _MOST_RETRIES = 1000
+_OF_CELERY = "celery."  # such as `celery.map`, which runs others inside and logs what they were given
 # The headers that Celery works with before a task runs; each may be absent or null.
 _HEADERS: Mapping[str, type | tuple[type, ...]] = {
     "eta": str,
@@ -74,6 +75,8 @@ def _wrong_header(headers: Mapping[str, Any]) -> str | None:
     for name in ("task", "id"):
         if readable(headers.get(name)) is None:
             return f"an envelope whose header {name} is no name"
+    if headers["task"].startswith(_OF_CELERY):
+        return "a task of Celery's own, none of which is used here"
     for name, kind in _HEADERS.items():
         if headers.get(name) is not None and not isinstance(headers[name], kind):
             return f"an envelope whose header {name} is of type {type(headers[name]).__name__}"

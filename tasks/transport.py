@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from queue import Empty
 from typing import Any
 
 import redis
 from kombu.transport import TRANSPORT_ALIASES
-from kombu.transport.redis import Channel, Transport
+from kombu.transport.redis import Channel, QoS, Transport
 
 from tasks.envelope import refusal
 from tasks.process import give_up
 
+logger = logging.getLogger(__name__)
+
+_OF_THE_MESSAGE = (TypeError, ValueError, LookupError, AttributeError)
+_QoS: Any = QoS  # their stubs lack much of what is used here
+_Channel: Any = Channel
 _CONSUMED = "BRPOP"
 _REPLIES = ".reply.celery.pidbox"  # the end of the name of a queue with answers to `ping`
 _REPLY_SECONDS = 60
@@ -32,8 +39,31 @@ class CheckedRedis(redis.Redis):
         return None
 
 
-class CheckedChannel(Channel):
+class CheckedQoS(_QoS):  # type: ignore[misc]  # see above
+    """What was taken and not acknowledged, without what cannot be delivered again."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Deliver a message again; one that is none would keep all behind it from that."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except _OF_THE_MESSAGE as error:
+            give_up(None, None, None, f"an unacknowledged message that is none ({type(error).__name__})", n_runs=0)
+            with self.channel.conn_or_acquire(client) as connection, connection.pipeline() as pipe:
+                self._remove_from_indices(tag, pipe).execute()
+
+
+class CheckedChannel(_Channel):  # type: ignore[misc]  # see above
     """A channel whose client checks."""
+
+    QoS = CheckedQoS
+
+    def _receive_one(self, c: Any) -> Any:
+        """Take what was published to all workers; what is none of Celery's would end each of them."""
+        try:
+            return super()._receive_one(c)
+        except _OF_THE_MESSAGE as error:
+            logger.warning("a message to all was dropped: %s", type(error).__name__, extra={"action": "dropped"})
+            raise Empty from None
 
     def _get_client(self) -> type[redis.Redis]:
         return CheckedRedis
