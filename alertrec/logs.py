@@ -52,7 +52,7 @@ def configure_logging(
     """
     handler = logging.StreamHandler()
     handler.addFilter(without_message_bodies)
-    handler.setFormatter(JsonFormatter(bound) if log_format == JSON else logging.Formatter(lines))
+    handler.setFormatter(JsonFormatter(bound) if log_format == JSON else TextFormatter(lines))
     logging.basicConfig(level=level, handlers=[handler], force=force)
     logging.captureWarnings(log_format == JSON)
 
@@ -62,6 +62,15 @@ def without_message_bodies(record: logging.LogRecord) -> bool:
     if record.name == _SHOWS_MESSAGES and record.args:
         record.msg, record.args = (record.getMessage().strip().splitlines() or [""])[0], ()
     return True
+
+
+class TextFormatter(logging.Formatter):
+    """Writes a record as text; of an error where it came from and its kind, and not what it says."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # as `logging` calls it
+        """Return the places of an error, outermost first, and its kind."""
+        places = _places_of(ei[1], seen=set())
+        return "\n".join(["Traceback, without what errors say:", *places, type(ei[1]).__name__])
 
 
 class JsonFormatter(logging.Formatter):

@@ -38,9 +38,14 @@ def _key(value: str) -> str:
 
 def _split(value: str, expected: str) -> SplitResult:
     try:
-        return urlsplit(value)
+        parts = urlsplit(value)
+        has_port = parts.port is None or parts.port > 0
     except ValueError:
         raise ValueError(expected) from None  # the reason given there quotes the value, password and all
+    if value.partition("?")[0].count("@") > 1 or not has_port:
+        # What stands behind the first @ would be told as the name of a host.
+        raise ValueError(f"{expected}; in user and password, @ is written %40, : %3A and / %2F")
+    return parts
 
 
 def _database_url(value: str) -> str:

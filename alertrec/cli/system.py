@@ -95,7 +95,8 @@ def serve(
         configure_logging(workspace.settings.log_format)
         tracing.say_obstacle(os.environ)
         stop_with_parent()
-        # Without uvicorn's log of requests: paths may name customers.
+        # Without uvicorn's log of requests, and of sockets, which is another: paths may name customers.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket " not in record.getMessage())
         uvicorn.run(app, host=host, port=chosen, access_log=False, log_config=None, timeout_graceful_shutdown=3)
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from celery.worker.consumer import consumer as celery_consumer
 
-from alertrec.logs import JsonFormatter, without_message_bodies
+from alertrec.logs import PROCESS_LINES, JsonFormatter, TextFormatter, without_message_bodies
 
 SECRET = "Merchant of Ann"
 
@@ -74,6 +74,22 @@ def test_an_error_is_told_by_its_kind_and_places_and_not_by_its_text():
         "_fail",
     ]
     assert SECRET not in json.dumps(found)
+
+
+def test_text_does_not_tell_what_errors_say_either():
+    try:
+        try:
+            {}[SECRET]
+        except KeyError as error:
+            raise ValueError(SECRET) from error
+    except ValueError as error:
+        failed = record("it failed", exc_info=(ValueError, error, error.__traceback__))
+    text = TextFormatter(PROCESS_LINES).format(failed)
+    assert SECRET not in text
+    assert "it failed" in text
+    assert "KeyError, which led to" in text
+    assert f"{__file__}:" in text
+    assert text.endswith("ValueError")
 
 
 def test_what_has_no_form_in_json_is_told_by_its_kind():
