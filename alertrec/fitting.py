@@ -6,8 +6,7 @@ import contextlib
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as installed_version
@@ -27,7 +26,7 @@ from alertrec.recommender import AlertRecommenderModel
 from alertrec.rules.usual import UsualDials
 from alertrec.schedule import TRAINING
 from alertrec.selection import Progress
-from alertrec.storage import jobs, models
+from alertrec.storage import jobs, locks, models
 from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedRun
 from alertrec.storage.models import ModelVersion
@@ -40,7 +39,6 @@ logger = logging.getLogger(__name__)
 SLACK_DAYS = 0.5
 
 # Held while a model is trained, by a connection of its own: freed by the server the moment that connection ends.
-_LOCK_KEY = 0x616C7274_00000002
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class TrainingOutcome:
 
 
 def request_training(
-    workspace: Workspace, *, force: bool = False, asked_at: datetime | None = None, **arguments: Any
+    workspace: Workspace, *, force: bool = False, waited: timedelta | None = None, **arguments: Any
 ) -> UUID:
     """Ask for a training, and return its job; one that waits, or is under way, is joined.
 
@@ -71,18 +69,21 @@ def request_training(
     ----------
     force : bool
         Train even if the last training is recent, and replace the champion unless the new model itself is at fault.
-    asked_at : datetime, optional
-        When somebody asked, of a request that waited since: a training of the same kind that began later answers it,
-        so that ten who ask at once get one.
+    waited : timedelta, optional
+        How long ago somebody asked: a training of the same kind that began since answers it, so that ten who ask at
+        once get one.
     **arguments
         `as_of` (datetime), `n_neighbors` (int), `use_real_alerts` (bool), `promoted_by` (str).
     """
     if as_of := arguments.pop("as_of", None):
         arguments["as_of"] = as_of.isoformat()
     with transient_errors("a training was asked for"), workspace.engine.begin() as connection:
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY + 1)))  # two who ask at once get one job
+        connection.execute(
+            select(func.pg_advisory_xact_lock(locks.TRAINING_REQUESTS))
+        )  # two who ask at once get one job
         wanted = {"force": True, **arguments} if force else arguments
-        later = jobs.run_begun_since(connection, TRAINING, asked_at) if asked_at else None
+        now = jobs.database_time(connection)
+        later = jobs.run_begun_since(connection, TRAINING, now - waited) if waited is not None else None
         # One that was not forced may have found that nothing was due.
         if later and _answers(later.arguments, wanted) and (later.arguments.get("force") or not force):
             return later.job_id
@@ -104,8 +105,8 @@ def run_training(workspace: Workspace, progress: Progress = lambda *_: None) -> 
     TransientError
         If the database failed; the run waits to be tried again.
     """
-    with _exclusive(workspace) as alone:
-        if not alone:
+    with transient_errors("the training lock was held"), locks.alone(workspace.engine, locks.TRAINING) as is_alone:
+        if not is_alone:
             return None
         with transient_errors("a training was claimed"), workspace.engine.begin() as connection:
             run = jobs.claim_run(connection, TRAINING)
@@ -256,16 +257,3 @@ def _reporting(workspace: Workspace, run: ClaimedRun, progress: Progress) -> Pro
             jobs.report_progress(connection, run, {"step": step, "done": done, "of": of})
 
     return report
-
-
-@contextmanager
-def _exclusive(workspace: Workspace) -> Iterator[bool]:
-    with transient_errors("the training lock was held"), workspace.engine.connect() as connection:
-        alone = connection.scalar(select(func.pg_try_advisory_lock(_LOCK_KEY)))
-        connection.commit()  # the lock is the session's; an open transaction would only hold back vacuum
-        try:
-            yield bool(alone)
-        finally:
-            if alone:
-                connection.execute(select(func.pg_advisory_unlock(_LOCK_KEY)))
-                connection.commit()

@@ -7,15 +7,17 @@ the broker, to Beat or to a worker, the next tick brings the work back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 
-from alertrec.errors import reason_of
+from alertrec.errors import QueueUnavailableError, reason_of
 from alertrec.schedule import CLEANUP, REFRESH, SCHEDULE, TRAINING
 from alertrec.service import ALL_USERS
-from alertrec.storage import actions, dead_letters, jobs, lists, models
+from alertrec.storage import actions, dead_letters, jobs, lists, locks, models
 from alertrec.storage.database import transient_errors
 from alertrec.storage.jobs import ClaimedRun
 from alertrec.task_names import (
@@ -28,6 +30,8 @@ from alertrec.task_names import (
 from alertrec.workspace import Enqueue, Workspace
 
 logger = logging.getLogger(__name__)
+
+_Message = tuple[UUID, int | None, tuple[Any, ...]]  # job, chunk if it is for one, task and arguments
 
 # A message that waits longer than this in its queue is sent again by the next tick; that costs a look at the table, no
 # more. Less than the minute between ticks: what was lost right after one is brought back within two minutes.
@@ -50,19 +54,30 @@ def tick(workspace: Workspace, enqueue: Enqueue) -> None:
         n_actions = actions.count_unprocessed(connection)
         for job_id in jobs.running_refreshes(connection):
             jobs.finish_refresh_if_complete(connection, job_id)
-    for job_id in lost_runs[REFRESH]:
-        enqueue(REFRESH_RECOMMENDATIONS, ALL_USERS, str(job_id))
-    for job_id in lost_runs[TRAINING]:
-        enqueue(TRAIN_MODEL, False, str(job_id))  # positions of a message, not of a function
-    for job_id in lost_runs[CLEANUP]:
-        enqueue(CLEANUP_EXPIRED, str(job_id))
-    for job_id, chunk in lost_chunks:
-        enqueue(REFRESH_CHUNK, str(job_id), chunk)
+    messages = [
+        *((job_id, None, (REFRESH_RECOMMENDATIONS, ALL_USERS, str(job_id))) for job_id in lost_runs[REFRESH]),
+        # Positions of a message, not of a function.
+        *((job_id, None, (TRAIN_MODEL, False, str(job_id))) for job_id in lost_runs[TRAINING]),
+        *((job_id, None, (CLEANUP_EXPIRED, str(job_id))) for job_id in lost_runs[CLEANUP]),
+        *((job_id, chunk, (REFRESH_CHUNK, str(job_id), chunk)) for job_id, chunk in lost_chunks),
+    ]
+    _send(workspace, enqueue, messages)
     if n_actions:
         enqueue(PROCESS_ACTIONS)
-    n_sent = len(lost_chunks) + sum(map(len, lost_runs.values()))
-    if n_sent:
-        logger.info("work sent", extra={"action": "work_sent", "n_sent": n_sent})
+    if messages:
+        logger.info("work sent", extra={"action": "work_sent", "n_sent": len(messages)})
+
+
+def _send(workspace: Workspace, enqueue: Enqueue, messages: Sequence[_Message]) -> None:
+    for n_sent, (_, _, message) in enumerate(messages):
+        try:
+            enqueue(*message)
+        except QueueUnavailableError:
+            # For the next tick: counted as sent, old work would wait for much longer than that.
+            with transient_errors("work was marked as unsent"), workspace.engine.begin() as connection:
+                for job_id, chunk, _ in messages[n_sent:]:
+                    jobs.mark_unsent(connection, job_id, chunk)
+            raise
 
 
 def clean_up(workspace: Workspace) -> dict[str, int]:
@@ -80,7 +95,15 @@ def clean_up(workspace: Workspace) -> dict[str, int]:
 
 
 def run_cleanup(workspace: Workspace) -> dict[str, int]:
-    """Clean up, under the job's row where one waits, and return how much of each kind was deleted."""
+    """Clean up, under the job's row where one waits, and return how much of each kind was deleted.
+
+    Nothing, where another process is at it: one that takes long is sent again meanwhile.
+    """
+    with transient_errors("the lock of the cleanup was held"), locks.alone(workspace.engine, locks.CLEANUP) as is_alone:
+        return _clean_up_alone(workspace) if is_alone else {}
+
+
+def _clean_up_alone(workspace: Workspace) -> dict[str, int]:
     with transient_errors("a cleanup was claimed"), workspace.engine.begin() as connection:
         run = jobs.claim_run(connection, CLEANUP)
     if run is None:

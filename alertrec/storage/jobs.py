@@ -191,6 +191,10 @@ _LOST_RUNS = _sql("""
 _MARK_CHUNKS_PUBLISHED = _sql("""
     UPDATE alertrec.job_chunks SET published_at = now() WHERE job_id = :job_id AND published_at IS NULL RETURNING chunk
 """)
+_RUNS_NOT_PUBLISHED = _sql("UPDATE alertrec.job_runs SET published_at = NULL WHERE job_id = :job_id")
+_CHUNK_NOT_PUBLISHED = _sql(
+    "UPDATE alertrec.job_chunks SET published_at = NULL WHERE job_id = :job_id AND chunk = :chunk"
+)
 _DELETE_OLD = _sql("""
     WITH gone AS (
         DELETE FROM alertrec.job_runs WHERE finished_at < now() - make_interval(days => :days) RETURNING job_id
@@ -359,6 +363,14 @@ def lost_chunks(connection: Connection, *, after_seconds: float, limit: int = 10
 def lost_runs(connection: Connection, job: str, *, after_seconds: float) -> list[UUID]:
     """Mark as published, and return, the runs without chunks that gave no sign of life for a while."""
     return list(connection.execute(_LOST_RUNS, {"job": job, "after_seconds": after_seconds}).scalars())
+
+
+def mark_unsent(connection: Connection, job_id: UUID, chunk: int | None = None) -> None:
+    """Take back that a run, or one of its chunks, was sent."""
+    if chunk is None:
+        connection.execute(_RUNS_NOT_PUBLISHED, {"job_id": job_id})
+    else:
+        connection.execute(_CHUNK_NOT_PUBLISHED, {"job_id": job_id, "chunk": chunk})
 
 
 def read_run(connection: Connection, job_id: UUID) -> RowMapping | None:

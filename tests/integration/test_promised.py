@@ -19,6 +19,7 @@ from alertrec import fitting
 from alertrec.background import BackgroundRecommendationService
 from alertrec.errors import ConfigError, DataError, NoChampionError, TransientError, UnknownUserError
 from alertrec.sample_bank import make_sample_bank
+from alertrec.storage import locks
 from alertrec.training import log_user_alert_action, retrain_model, should_retrain_model, train_model
 from alertrec.workspace import Workspace
 from tests.integration.worlds import (
@@ -108,7 +109,7 @@ async def test_too_little_data_is_an_error_that_says_what_is_needed(workspace: W
 
 async def test_a_training_under_way_elsewhere_is_an_error_that_passes(filled: Workspace, session: AsyncSession):
     with filled.engine.connect() as other:
-        other.execute(text("SELECT pg_advisory_lock(:key)"), {"key": fitting._LOCK_KEY})
+        other.execute(text("SELECT pg_advisory_lock(:key)"), {"key": locks.TRAINING})
         with pytest.raises(TransientError, match="another training"):
             await train_model(session)
         other.execute(text("SELECT pg_advisory_unlock_all()"))

@@ -16,7 +16,7 @@ from alertrec import fitting, promotion, service
 from alertrec.catalog import ALERT_KEYS
 from alertrec.errors import DataError, ModelStoreError, NoChampionError
 from alertrec.feature_engineering import HISTORY_DAYS
-from alertrec.storage import jobs, models
+from alertrec.storage import jobs, locks, models
 from alertrec.workspace import Champions, Workspace
 from tests.integration.worlds import (
     AS_OF,
@@ -200,10 +200,10 @@ def test_where_nothing_waits_nothing_is_trained(filled: Workspace):
 def test_while_another_process_holds_the_lock_nothing_is_trained(filled: Workspace):
     job_id = fitting.request_training(filled, as_of=AS_OF)
     with filled.engine.connect() as other:
-        other.execute(select(func.pg_advisory_lock(fitting._LOCK_KEY)))
+        other.execute(select(func.pg_advisory_lock(locks.TRAINING)))
         assert fitting.run_training(filled) is None
         assert ended(filled, job_id)[0] == "pending"
-        other.execute(select(func.pg_advisory_unlock(fitting._LOCK_KEY)))
+        other.execute(select(func.pg_advisory_unlock(locks.TRAINING)))
     outcome = fitting.run_training(filled)
     assert outcome is not None
     assert outcome.job_id == job_id

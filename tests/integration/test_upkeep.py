@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection
 
 from alertrec import fitting, service, upkeep
-from alertrec.storage import models
+from alertrec.errors import QueueUnavailableError
+from alertrec.storage import locks, models
 from alertrec.task_names import (
     CLEANUP_EXPIRED,
     PROCESS_ACTIONS,
@@ -292,6 +294,34 @@ def test_the_cleanup_that_is_due_ends_with_what_it_deleted(workspace: Workspace)
     deleted = upkeep.run_cleanup(workspace)
     (run,) = execute(workspace, "SELECT status, result FROM alertrec.job_runs WHERE job = 'cleanup'")
     assert (run["status"], run["result"]) == ("done", deleted)
+
+
+def test_a_cleanup_that_takes_long_is_not_begun_again_beside_itself(workspace: Workspace):
+    tick(workspace)
+    with locks.alone(workspace.engine, locks.CLEANUP) as is_alone:
+        assert is_alone
+        assert upkeep.run_cleanup(workspace) == {}
+    (run,) = execute(workspace, "SELECT status, n_lost FROM alertrec.job_runs WHERE job = 'cleanup'")
+    assert (run["status"], run["n_lost"]) == ("pending", 0)
+
+
+def test_what_a_tick_could_not_send_is_sent_by_the_next(workspace: Workspace):
+    quiet(workspace)
+    job_id = planned(workspace, 3)
+    execute(workspace, "UPDATE alertrec.job_chunks SET published_at = NULL")
+    execute(workspace, "UPDATE alertrec.job_runs SET created_at = now() - interval '1 day'")
+    outbox = Outbox()
+
+    def lost_after_the_first(task: str, *arguments: Any) -> None:
+        if outbox:
+            raise QueueUnavailableError("the broker is away")
+        outbox(task, *arguments)
+
+    with pytest.raises(QueueUnavailableError):
+        upkeep.tick(workspace, lost_after_the_first)
+    assert outbox == [(REFRESH_CHUNK, str(job_id), 0)]
+    assert tick(workspace) == [(REFRESH_CHUNK, str(job_id), 1), (REFRESH_CHUNK, str(job_id), 2)]
+    assert tick(workspace) == []
 
 
 def test_a_cleanup_that_nobody_asked_for_needs_no_job(workspace: Workspace):
