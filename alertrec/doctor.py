@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from alertrec.errors import ModelStoreError, NoChampionError, first_line
@@ -70,7 +70,8 @@ def workers(settings: Settings) -> list[str]:
 def last_tick(settings: Settings) -> datetime | None:
     """Return when the last tick ran; None if none did within the last day."""
     assert settings.redis_url is not None
-    return read_broker(settings.redis_url).last_tick
+    age = read_broker(settings.redis_url).tick_age
+    return None if age is None else datetime.now(UTC) - timedelta(seconds=age)
 
 
 def _database(workspace: Workspace) -> str:
@@ -139,8 +140,8 @@ def _worker(workspace: Workspace) -> str:
 
 
 def _beat(workspace: Workspace) -> str:
-    tick = last_tick(workspace.settings)
-    age = None if tick is None else (datetime.now(UTC) - tick).total_seconds()
+    assert workspace.settings.redis_url is not None  # a workspace has both servers
+    age = read_broker(workspace.settings.redis_url).tick_age
     if age is None or age > BEAT_SILENT_SECONDS:
         found = "no tick yet" if age is None else f"the last tick was {age:.0f} s ago"
         remedy = "start Beat with `alertrec up` or `alertrec beat`, and a worker for the queue `control`"

@@ -31,3 +31,4 @@ QUEUES = (INTERACTIVE, ACTIONS, BATCH, TRAINING, CONTROL)
 
 # In the broker: when the last tick ran, a sign of life of Beat and of the queue that its ticks go through.
 LAST_TICK = "alertrec:last_tick"
+LAST_TICK_KEPT_SECONDS = 86_400  # its age is what has passed of that, by the broker's clock: others may be wrong

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import redis
 from redis.backoff import NoBackoff
@@ -19,7 +19,16 @@ from alertrec.settings import Settings
 from alertrec.storage import vitals as queries
 from alertrec.storage.database import transient_errors
 from alertrec.storage.engagement import read_freshness
-from alertrec.task_names import ACTIONS, BATCH, CONTROL, INTERACTIVE, LAST_TICK, QUEUES, TRAINING
+from alertrec.task_names import (
+    ACTIONS,
+    BATCH,
+    CONTROL,
+    INTERACTIVE,
+    LAST_TICK,
+    LAST_TICK_KEPT_SECONDS,
+    QUEUES,
+    TRAINING,
+)
 from alertrec.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -85,11 +94,11 @@ class Vital:
 
 @dataclass(frozen=True)
 class Broker:
-    """What the broker tells: messages in each queue, messages taken and not acknowledged, when the last tick ran."""
+    """What the broker tells: messages in each queue, those taken and not acknowledged, seconds since the last tick."""
 
     queue_lengths: Mapping[str, int]
     unacked: int
-    last_tick: datetime | None  # None if none did within the last day
+    tick_age: float | None  # None if none ran within the last day
 
 
 # What is known of each before it is read.
@@ -143,12 +152,13 @@ def read_broker(redis_url: str) -> Broker:
         for queue in QUEUES:
             pipeline.llen(queue)
         pipeline.hlen(_UNACKED_KEY)
-        pipeline.get(LAST_TICK)
-        *lengths, unacked, tick = pipeline.execute()
+        pipeline.pttl(LAST_TICK)
+        *lengths, unacked, milliseconds_left = pipeline.execute()
     return Broker(
         queue_lengths=dict(zip(QUEUES, lengths, strict=True)),
         unacked=unacked,
-        last_tick=datetime.fromisoformat(tick) if tick else None,
+        # Negative where there is none, or one that somebody else has set.
+        tick_age=LAST_TICK_KEPT_SECONDS - milliseconds_left / 1000 if milliseconds_left >= 0 else None,
     )
 
 
@@ -198,10 +208,8 @@ def _of_broker(found: Broker | None) -> Iterator[Vital]:
         length = found.queue_lengths[queue] if found else None
         yield replace(_QUEUE_LENGTH, value=length, limit=QUEUE_LIMITS[queue], queue=queue, is_missing=is_away)
     yield replace(_UNACKED, value=found.unacked if found else None, is_missing=is_away)
-    tick = found.last_tick if found else None
-    # Clocks of two machines may differ a little: no tick is of the future.
-    age = None if tick is None else max(0.0, (datetime.now(UTC) - tick).total_seconds())
-    yield replace(_LAST_TICK, value=age, is_missing=tick is None)
+    age = found.tick_age if found else None
+    yield replace(_LAST_TICK, value=age, is_missing=age is None)
 
 
 def _missing_in_database(settings: Settings) -> Iterator[Vital]:

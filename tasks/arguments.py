@@ -18,7 +18,9 @@ _MOST_CHUNKS = 2**31
 
 def user_of(value: object) -> str:
     """Return a user's id."""
-    if not (isinstance(value, str) and value.strip() and len(value) <= _MOST_CHARACTERS and _is_storable(value)):
+    from alertrec.actions import can_be_stored
+
+    if not (isinstance(value, str) and value.strip() and len(value) <= _MOST_CHARACTERS and can_be_stored(value)):
         raise _refused("user_id", f"a text of 1 to {_MOST_CHARACTERS} characters", value)
     return value
 
@@ -45,13 +47,6 @@ def flag_of(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise _refused(name, "true or false", value)
     return value
-
-
-def _is_storable(value: str) -> bool:
-    try:
-        return b"\0" not in value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
 
 
 def _refused(name: str, expected: str, value: object) -> DataError:

@@ -6,7 +6,7 @@ import contextlib
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
-from celery.exceptions import CeleryError
+from celery.exceptions import CeleryError, Reject
 from celery.exceptions import Retry as TryAgain
 from celery.result import AsyncResult
 from celery.utils import uuid
@@ -105,6 +105,14 @@ class AlertrecTask(_Task):
         except Exception as error:
             raise TaskFailedError(self.name, type(error).__name__, _place(error)) from None
 
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Send the task again for later; where the broker does not take it, the present message goes back as it is."""
+        try:
+            return super().retry(*args, **options)
+        except Reject as error:
+            # Celery would drop the message, and an event with it.
+            raise Reject(error.args[0], requeue=True) from None
+
     def apply_async(  # type: ignore[override]  # the stub lists each option by name
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> _Result:
@@ -179,8 +187,21 @@ class TrainingTask(AlertrecTask):
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> _Result:
         """Send the task."""
-        asked = {"asked_at": self.request.get("asked_at") or datetime.now(UTC).isoformat()}
+        asked = {"asked_at": self.request.get("asked_at") or self._now()}
         return super().apply_async(args, kwargs, **{**options, "headers": {**asked, **(options.get("headers") or {})}})
+
+    def _now(self) -> str:
+        try:
+            return broker_time(self.app.conf.broker_url).isoformat()
+        except (redis.RedisError, OSError) as error:
+            raise QueueUnavailableError(f"the broker did not take {self.name}: {first_line(error)}") from error
+
+    def age_of_request(self) -> timedelta | None:
+        """Return how long ago the message that is worked on was sent; None where it does not say."""
+        asked_at = self.request.get("asked_at")
+        if not asked_at:
+            return None
+        return broker_time(self.app.conf.broker_url) - datetime.fromisoformat(asked_at)
 
 
 class OncePerUserTask(AlertrecTask):
@@ -229,6 +250,12 @@ def broker_client(url: str) -> redis.Redis:
         socket_connect_timeout=_TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def broker_time(url: str) -> datetime:
+    """Return the time by the broker's clock, which senders and workers share; raises `redis.RedisError`."""
+    seconds, microseconds = broker_client(url).time()
+    return datetime.fromtimestamp(seconds + microseconds / 1e6, UTC)
 
 
 def _place(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from alertrec import task_names
@@ -90,9 +89,7 @@ def train_model(self: TrainingTask, force: bool = False, job_id: str | None = No
 
     flag_of("force", force)
     if job_id != WHAT_WAITS and job_of(job_id) is None:
-        asked_at = self.request.get("asked_at")
-        moment = datetime.fromisoformat(asked_at) if asked_at else None
-        fitting.request_training(workspace(), force=force, asked_at=moment)
+        fitting.request_training(workspace(), force=force, waited=self.age_of_request())
     while fitting.run_training(workspace()) is None and not is_stopping():
         with workspace().engine.connect() as connection:
             if jobs.unfinished_run(connection, TRAINING) is None:
@@ -107,7 +104,7 @@ def tick() -> None:
     from alertrec import upkeep
 
     upkeep.tick(workspace(), enqueue)
-    broker_client(app.conf.broker_url).set(task_names.LAST_TICK, datetime.now(UTC).isoformat(), ex=86_400)
+    broker_client(app.conf.broker_url).set(task_names.LAST_TICK, "", ex=task_names.LAST_TICK_KEPT_SECONDS)
 
 
 @app.task(name=task_names.CLEANUP_EXPIRED, base=AlertrecTask, shows_arguments=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from alertrec.storage.dead_letters import UNKNOWN_USER
 from tasks.base import MAX_RUNS, AskedForNobodyError, TaskFailedError, broker_client
 from tasks.envelope import MAX_BODY_BYTES
 from tasks.process import give_up
+
+logger = logging.getLogger(__name__)
 
 _LOSSES_KEPT_SECONDS = 86_400
 _Request: Any = Request  # its stub lacks much of what is used here
@@ -58,7 +61,11 @@ class CheckedRequest(_Request):  # type: ignore[misc]  # see above
     def reject(self, requeue: bool = False) -> None:
         """Hand the message back to the broker, which delivers it again or drops it."""
         self._comes_back = self._comes_back or requeue
-        super().reject(requeue=requeue)
+        try:
+            super().reject(requeue=requeue)
+        except redis.RedisError:
+            # Taken, and not acknowledged, it is delivered again once this worker, or the broker, has come back.
+            logger.warning("a message could not be handed back yet", extra={"action": "message_kept"})
 
     def _retry_worker_lost(self, exc: Exception, exc_info: Any) -> bool:
         if self._n_lost() >= MAX_RUNS:

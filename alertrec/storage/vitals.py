@@ -44,15 +44,15 @@ def read_work(connection: Connection, *, lease_grace_seconds: float) -> Mapping[
 def count_dead_letters(connection: Connection) -> int | None:
     """Return how many messages were given up within the last day; None in a database that keeps no record of them.
 
-    Left out are those of which nothing was lost: that asked for a user that is not known, and that ended while the
-    database was away, whose work stands in the tables. That of an event does not.
+    Left out are those of which nothing was lost: that asked for a user that is not known, and that ended while a
+    server was away: their work stands in the tables, or is asked for again. That of an event is not.
     """
     if connection.scalar(text("SELECT to_regclass('alertrec.dead_letters')")) is None:
         return None
     query = """
         SELECT count(*) FROM alertrec.dead_letters
         WHERE recorded_at > now() - interval '1 day' AND reason <> :unknown_user
-            AND (reason NOT LIKE 'TransientError %' OR task = :of_events)
+            AND (reason !~ '^(Transient|QueueUnavailable)Error ' OR task = :of_events)
     """
     return int(connection.scalar(text(query), {"unknown_user": UNKNOWN_USER, "of_events": LOG_ALERT_ACTION}) or 0)
 

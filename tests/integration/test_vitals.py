@@ -15,7 +15,7 @@ import redis
 
 from alertrec.settings import Settings
 from alertrec.storage import models
-from alertrec.task_names import LAST_TICK, QUEUES
+from alertrec.task_names import LAST_TICK, LAST_TICK_KEPT_SECONDS, QUEUES
 from alertrec.vitals import NAMES, Vital, read_vitals
 from alertrec.web.app import create_app
 from alertrec.workspace import Workspace, open_workspace
@@ -47,7 +47,7 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
         " now(), 0 FROM generate_series(1, 10) AS n",
     )
     add_job(workspace, REFRESH, ago="1 hour", status="done", started="1 hour")
-    broker(settings).set(LAST_TICK, now.isoformat())
+    broker(settings).set(LAST_TICK, "", ex=LAST_TICK_KEPT_SECONDS)
     yield workspace
     workspace.engine.dispose()
 
@@ -199,6 +199,7 @@ def test_messages_that_were_given_up(workspace: Workspace):
     insert = "INSERT INTO alertrec.dead_letters VALUES (now() - make_interval(hours => :hours), :task, :reason)"
     for reason in nothing_lost:
         execute(workspace, insert, hours=0, task="alertrec.refresh_chunk", reason=reason)
+    execute(workspace, insert, hours=0, task="alertrec.tick", reason="QueueUnavailableError at base.py:1")
     assert in_danger(workspace) == {}
     for task, reason in lost:
         execute(workspace, insert, hours=0, task=task, reason=reason)
@@ -211,12 +212,14 @@ def test_what_the_broker_tells(workspace: Workspace, settings: Settings):
     client.rpush("control", *range(11))
     client.rpush("batch", *range(11))
     client.hset("unacked", mapping={str(number): "" for number in range(1001)})
-    client.set(LAST_TICK, (datetime.now(UTC) - timedelta(seconds=200)).isoformat())
+    client.set(LAST_TICK, "whatever it holds", ex=LAST_TICK_KEPT_SECONDS - 200)
     found = [vital for vital in read_vitals(workspace) if vital.is_in_danger]
     assert [(vital.name, vital.queue) for vital in found] == [
         ("queue_length", "control"), ("unacked_messages", None), ("last_tick_seconds", None),
     ]  # fmt: skip
     assert [vital.value for vital in found] == pytest.approx([11, 1001, 200], abs=20)
+    client.set(LAST_TICK, "set by somebody else")
+    assert in_danger(workspace)["last_tick_seconds"] is None
     client.delete(LAST_TICK)
     assert in_danger(workspace)["last_tick_seconds"] is None
 
