@@ -17,7 +17,9 @@ from rich.table import Table
 from alertrec.errors import DataError
 from alertrec.settings import Settings
 
-console = Console()
+# In a pipe or a log, no sentence is broken; on a terminal, or where COLUMNS is set, lines are as wide as that.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+console = Console(width=_WIDTH)
 notes = Console(stderr=True)  # progress and remarks, so that what a script reads stays clean
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

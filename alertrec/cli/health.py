@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from alertrec.cli.common import JsonOption, console, notes, print_json, print_table, settings
-from alertrec.runtime import opened
+from alertrec.errors import TransientError
+from alertrec.runtime import opened, require_schema
 
 if TYPE_CHECKING:
     from alertrec.vitals import Vital
@@ -27,14 +28,21 @@ def status(as_json: JsonOption = False) -> None:
     """Show lists, champion, jobs, queues, workers and whether promises are in danger. Exit status 1 if one is."""
     from alertrec.vitals import read_vitals
 
-    with opened(settings()) as workspace:
+    with opened(settings(), check_schema=False) as workspace:
         vitals = read_vitals(workspace)
-        found = _status(workspace, vitals)
+        try:
+            require_schema(workspace)
+            found = _status(workspace, vitals)
+        except TransientError as error:
+            found = {}
+            notes.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
     if as_json:
         print_json({**found, "vitals": [_as_json(vital) for vital in vitals]})
     else:
-        _print_status(found, vitals)
-    if found["queues"] is None:
+        if found:
+            _print_status(found)
+        _print_vitals(vitals)
+    if any(vital.queue and vital.is_missing for vital in vitals):
         notes.print("error: the broker cannot be reached; check ALERTREC_REDIS_URL", soft_wrap=True, highlight=False)
     if any(vital.is_in_danger for vital in vitals):
         raise typer.Exit(1)
@@ -60,8 +68,9 @@ def doctor(as_json: JsonOption = False) -> None:
 def _status(workspace: Workspace, vitals: Sequence[Vital]) -> dict[str, Any]:
     from alertrec.doctor import last_tick, workers
     from alertrec.storage import actions, jobs, lists, models
+    from alertrec.storage.database import transient_errors
 
-    with workspace.engine.connect() as connection:
+    with transient_errors("the status was read"), workspace.engine.connect() as connection:
         current, expired = lists.counts(connection)
         champion = models.champion(connection)
         recent = jobs.recent_runs(connection)
@@ -90,7 +99,7 @@ def _status(workspace: Workspace, vitals: Sequence[Vital]) -> dict[str, Any]:
     }
 
 
-def _print_status(found: dict[str, Any], vitals: Sequence[Vital]) -> None:
+def _print_status(found: dict[str, Any]) -> None:
     champion, queues = found["champion"], found["queues"] or {}
     console.print(f"lists: {found['lists']['current']:,} current, {found['lists']['expired']:,} expired")
     console.print(
@@ -100,6 +109,9 @@ def _print_status(found: dict[str, Any], vitals: Sequence[Vital]) -> None:
     console.print("queues: " + (", ".join(f"{name} {length}" for name, length in queues.items()) or "not known"))
     console.print("workers: " + (", ".join(found["workers"]) or "none answers"))
     print_table("jobs", found["jobs"], empty="no jobs yet")
+
+
+def _print_vitals(vitals: Sequence[Vital]) -> None:
     print_table("vitals", [_as_row(vital) for vital in vitals], empty="")
     in_danger = dict.fromkeys(vital.name for vital in vitals if vital.is_in_danger)
     for name in in_danger:
