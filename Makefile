@@ -18,7 +18,9 @@ demo: setup ## run the whole system on a sample bank, on embedded servers, until
 
 # Most tests wait for servers and workers; a file stays with one process, since its tests share what they started.
 test: setup ## pass all tests, on real servers
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not alone" -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 5 \
+	    --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m alone
 
 check: lint fast ## what to run before a commit: format, lint, types, unit and property tests
 

@@ -26,6 +26,8 @@ N_USERS, CHUNK_SIZE = 3_000, 500
 A_SECOND, N_ASK, ROUNDS = 10.0, 150, 3
 PROMISED_RATIO = 3.0
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # beside other tests, it would be them who make one wait
+
 
 @dataclass(frozen=True)
 class System:
@@ -116,7 +118,6 @@ def tell(name: str, waited: Sequence[float]) -> None:
     print(f"{name}: " + ", ".join(f"p{share * 100:g} {quantile(waited, share) * 1e3:.0f} ms" for share in shares))
 
 
-@pytest.mark.slow
 def test_while_everybody_is_refreshed_who_asks_waits_at_most_three_times_as_long(system: System):
     with refreshes(system):
         ask(system, 60)  # until all that is loaded at first use has been
@@ -136,9 +137,8 @@ def test_while_everybody_is_refreshed_who_asks_waits_at_most_three_times_as_long
 
 def test_workers_for_whom_nobody_waits_leave_the_processor_to_those_for_whom_somebody_does(system: System):
     own = psutil.Process().nice()
-    wait_for(
-        lambda: psutil.Process(system.pids["batch"]).nice() == psutil.Process(system.pids["training"]).nice() > own
-    )
+    patient = min(own + 10, 19)  # which is the most there is
+    wait_for(lambda: {psutil.Process(system.pids[name]).nice() for name in ("batch", "training")} == {patient})
     wait_for(lambda: len(psutil.Process(system.pids["batch"]).children()) > 0)
-    assert all(child.nice() > own for child in psutil.Process(system.pids["batch"]).children())
+    assert all(child.nice() == patient for child in psutil.Process(system.pids["batch"]).children())
     assert psutil.Process(system.pids["interactive"]).nice() == own
