@@ -42,7 +42,8 @@ def parse_action(event: Any) -> AlertAction:
         raise DataError(f"an alert action is an object with user_id and action, not {type(event).__name__}")
     unknown = sorted(set(event) - set(AlertAction.__dataclass_fields__))
     if unknown:
-        raise DataError(f"unknown fields of an alert action: {', '.join(map(repr, unknown))}")
+        known = ", ".join(AlertAction.__dataclass_fields__)
+        raise DataError(f"an alert action has unknown fields ({len(unknown)} of them); known are {known}")
     return AlertAction(
         event_id=_uuid(event, "event_id") or uuid4(),
         user_id=_text(event, "user_id", required=True) or "",
@@ -124,7 +125,7 @@ def _text(event: dict[str, Any], field: str, *, required: bool = False) -> str |
     value = event.get(field)
     if value is None and not required:
         return None
-    if not (isinstance(value, str) and value.strip() and len(value) <= 255 and _can_be_stored(value)):
+    if not (isinstance(value, str) and value.strip() and len(value) <= 255 and can_be_stored(value)):
         raise DataError(f"{field} of an alert action must be a text of 1 to 255 characters, not {_kind(value)}")
     return value
 
@@ -162,7 +163,7 @@ def _moment(event: dict[str, Any], field: str) -> datetime | None:
     return moment
 
 
-def _can_be_stored(value: str) -> bool:
+def can_be_stored(value: str) -> bool:
     """Return whether PostgreSQL takes a text: no NUL, and no half of a surrogate pair."""
     try:
         return b"\0" not in value.encode()

@@ -393,8 +393,7 @@ def bad_events(n: int, *, seed: int) -> Iterator[tuple[str, Any]]:
         if kind in _EVENT:
             event[kind] = _EVENT[kind](draw)
         elif kind == "unknown":
-            kind = f"x{word(draw)}"
-            event[kind] = draw.getrandbits(20)
+            event[f"x{word(draw)}"] = draw.getrandbits(20)
         elif kind == "missing":
             kind = draw.choice(["user_id", "action"])
             event[kind] = None

@@ -97,12 +97,19 @@ class Proxy:
         self._listening.close()
 
     def _take(self, listening: socket.socket) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # it takes no more
             while True:
-                near, _ = listening.accept()
-                link = _Link(near, socket.create_connection(self._address), is_dead=self._is_silent)
-                self._links.append(link)
-                link.start()
+                self._connect(listening.accept()[0])
+
+    def _connect(self, near: socket.socket) -> None:
+        try:
+            far = socket.create_connection(self._address)
+        except OSError:  # the server is away; it may be there for the next one
+            near.close()
+            return
+        link = _Link(near, far, is_dead=self._is_silent)
+        self._links.append(link)
+        link.start()
 
     @staticmethod
     def _bound(port: int) -> socket.socket:

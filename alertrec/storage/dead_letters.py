@@ -49,6 +49,7 @@ def insert(connection: Connection, letters: Iterable[DeadLetter]) -> None:
     """Write a row for each message; one that has a row already keeps it, with the newer reason."""
     rows: list[dict[str, Any]] = [{"id": uuid4(), **asdict(letter)} for letter in letters]
     if rows:
+        connection.execute(text("SET LOCAL statement_timeout = '2s'"))  # who writes watches over workers meanwhile
         connection.execute(_INSERT, rows)
 
 

@@ -96,7 +96,7 @@ class Shell:
             await response(scope, receive, send_with_headers)
             return
         try:
-            await self._app(scope, receive if length >= 0 else _bounded(receive), send_with_headers)
+            await self._app(scope, _bounded(receive), send_with_headers)
         except Exception as error:
             if is_started:
                 raise

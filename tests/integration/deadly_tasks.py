@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -72,6 +73,17 @@ def recover(self: AlertrecTask) -> None:
     """Fail once in a way that passes."""
     count_run("recover")
     if not self.request.retries:
+        raise TransientError("the database is away for a moment")
+
+
+@app.task(name="tests.fail_when_told", base=AlertrecTask, retry_backoff=False, default_retry_delay=0)
+def fail_when_told(path: str) -> None:
+    """Fail once in a way that passes, when a file is there."""
+    count_run("fail_when_told")
+    while not Path(path).exists():
+        time.sleep(0.05)
+    if not Path(path).read_text():
+        Path(path).write_text("failed")
         raise TransientError("the database is away for a moment")
 
 

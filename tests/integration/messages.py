@@ -46,6 +46,15 @@ def put(env: Environment, queue: str, message: str | bytes) -> None:
         client.lpush(queue, message)
 
 
+def deliver_again(redis_url: str) -> int:
+    """Have the broker deliver again what nobody acknowledged, as it does after half an hour, and return how many."""
+    with redis.Redis.from_url(redis_url) as client:
+        unacknowledged = client.zrange("unacked_index", 0, -1)
+        if unacknowledged:
+            client.zadd("unacked_index", dict.fromkeys(unacknowledged, 0.0))
+        return len(unacknowledged)
+
+
 def n_runs_of(env: Environment, name: str) -> int:
     """Return how often one of the deadly tasks was begun."""
     with redis.Redis.from_url(env["ALERTREC_REDIS_URL"]) as client:

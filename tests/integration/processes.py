@@ -24,7 +24,7 @@ import psycopg
 import redis
 from celery import Celery
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Row, text
 
 import alertrec
 from alertrec.embedded import Servers, running
@@ -180,6 +180,20 @@ def worker(
         yield found
 
 
+def kill(*workers: Worker) -> None:
+    """Kill workers with all their processes, stopped or not."""
+    for one in workers:
+        os.killpg(one.process.pid, signal.SIGKILL)
+    for one in workers:
+        one.process.wait()
+
+
+def facts(workers: Sequence[Worker], action: str) -> list[dict[str, Any]]:
+    """Return what workers logged, as JSON, of a use case; they do so after the commit."""
+    lines = [line for each in workers for line in each.text().splitlines() if f'"{action}"' in line]
+    return [record for record in map(json.loads, lines) if record.get("action") == action]
+
+
 @contextlib.contextmanager
 def web_app(env: Environment) -> Iterator[Send]:
     """Start a process that sends tasks, and yield `send(name, *args) -> task id`."""
@@ -257,6 +271,40 @@ def held(engine: Engine) -> Iterator[None]:
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE alertrec.recommendations IN ACCESS EXCLUSIVE MODE"))
         yield
+
+
+@contextlib.contextmanager
+def writers_held(engine: Engine) -> Iterator[None]:
+    """Hold all work at the moment at which it is about to write a list; who reads lists goes on."""
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE alertrec.recommendation_lists IN EXCLUSIVE MODE"))
+        yield
+
+
+def rows(engine: Engine, statement: str, **values: Any) -> list[dict[str, Any]]:
+    """Run a statement, and return its rows by column, if it has any."""
+    with engine.begin() as connection:
+        result = connection.execute(text(statement), values)
+        return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+
+def tuples(engine: Engine, query: str, **values: Any) -> list[Row[Any]]:
+    """Run a query, and return its rows as tuples."""
+    with engine.begin() as connection:
+        return list(connection.execute(text(query), values))
+
+
+def n_versions(engine: Engine) -> int:
+    """Return how many models there are."""
+    return len(rows(engine, "SELECT FROM alertrec.model_versions"))
+
+
+def let_chunks_age(engine: Engine, job_id: object, *, minutes: int) -> None:
+    """Move all that a refresh has written down of its chunks into the past: leases run out, messages count as lost."""
+    columns = ("published_at", "started_at", "finished_at", "lease_until")
+    moved = ", ".join(f"{column} = {column} - make_interval(mins => :minutes)" for column in columns)
+    statement = f"UPDATE alertrec.job_chunks SET {moved} WHERE job_id = :job_id"  # noqa: S608  # names of our own
+    rows(engine, statement, job_id=job_id, minutes=minutes)
 
 
 def backends_that_wait(engine: Engine) -> list[int]:

@@ -74,7 +74,7 @@ def n_unprocessed(workspace: Workspace) -> int:
         ({"recommendation_id": "not a uuid"}, "recommendation_id"),
         ({"occurred_at": "yesterday"}, "occurred_at"),
         ({"occurred_at": 1_700_000_000}, "occurred_at"),
-        ({"colour": "blue"}, "'colour'"),
+        ({"colour": "blue"}, "unknown fields"),
     ],
 )
 def test_an_event_that_cannot_be_used_is_refused_with_its_field(fields: dict[str, Any], named: str):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from alertrec.embedded import Servers
 from alertrec.schedule import SCHEDULE
@@ -26,7 +26,6 @@ from alertrec.task_names import CONTROL, TRAINING
 from tests.integration.breakable import own_broker, own_postgres
 from tests.integration.moved_clock import CLOCK, TICK_SECONDS, set_clock
 from tests.integration.processes import (
-    ROOT,
     Environment,
     Worker,
     broker,
@@ -34,7 +33,9 @@ from tests.integration.processes import (
     database,
     environment,
     load_bank,
+    n_versions,
     process,
+    rows,
     wait_for,
     web_app,
     worker,
@@ -98,7 +99,7 @@ def redis_url(running_servers: Servers) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def env(database_url: str, redis_url: str, scratch: Path) -> Environment:
     found = environment(DATABASE_URL=database_url, REDIS_URL=redis_url, DATA_DIR=scratch / "data", CHUNK_SIZE=N_USERS)
-    return {**found, "PYTHONPATH": str(ROOT), TICK_SECONDS: "1"}
+    return {**found, TICK_SECONDS: "1"}
 
 
 @pytest.fixture(scope="module")
@@ -122,18 +123,8 @@ def started_at(engine: Engine, shared_worker: Worker, scratch: Path) -> datetime
     """When this test began, in a database in which no job has run in this period."""
     set_clock(scratch / "clock-of-worker", 0)
     wait_for(lambda: not rows(engine, "SELECT FROM alertrec.job_runs WHERE finished_at IS NULL"))
-    execute(engine, "DELETE FROM alertrec.job_runs")
+    rows(engine, "DELETE FROM alertrec.job_runs")
     return database_time(engine)
-
-
-def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
-    with engine.connect() as connection:
-        return [dict(row) for row in connection.execute(text(query), values).mappings()]
-
-
-def execute(engine: Engine, statement: str, **values: Any) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(statement), values)
 
 
 def database_time(engine: Engine) -> datetime:
@@ -143,10 +134,6 @@ def database_time(engine: Engine) -> datetime:
 
 def n_ticks_done(worker: Worker) -> int:
     return worker.logged("alertrec.tick", "succeeded")
-
-
-def n_versions(engine: Engine) -> int:
-    return len(rows(engine, "SELECT FROM alertrec.model_versions"))
 
 
 def have_ended(engine: Engine, n_periods: int = 1) -> bool:
@@ -184,21 +171,21 @@ def let_a_period_pass(engine: Engine) -> None:
     """Make what has run so far that of the period before: in the hour since, each job has fallen due."""
     for job, due in SCHEDULE.items():
         length = "7 days" if due.weekday is not None else "1 day"
-        execute(
+        rows(
             engine,
             "UPDATE alertrec.job_runs SET period = 'before ' || period, "
             "created_at = created_at - cast(:length AS interval) WHERE job = :job",
             length=length,
             job=job,
         )
-    execute(engine, "UPDATE alertrec.model_versions SET created_at = created_at - interval '7 days'")
+    rows(engine, "UPDATE alertrec.model_versions SET created_at = created_at - interval '7 days'")
 
 
 def test_two_beats_start_each_job_once_a_period(
     engine: Engine, shared_worker: Worker, beat_env: Environment, started_at: datetime, tmp_path: Path
 ):
     before = n_versions(engine)
-    execute(engine, "UPDATE alertrec.model_versions SET created_at = created_at - interval '7 days'")
+    rows(engine, "UPDATE alertrec.model_versions SET created_at = created_at - interval '7 days'")
     with beat(beat_env, tmp_path, "one") as one, beat(beat_env, tmp_path, "two") as two:
         wait_for(lambda: have_ended(engine))
         let_tick(shared_worker, one, two)

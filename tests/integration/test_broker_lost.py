@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import statistics
 import sys
 import time
@@ -18,7 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
@@ -29,10 +26,15 @@ from tests.integration.processes import (
     Worker,
     backends_that_wait,
     connected,
+    facts,
+    kill,
+    let_chunks_age,
     process,
+    rows,
     wait_for,
     web_app,
     worker,
+    writers_held,
 )
 from tests.integration.web_worlds import API, answered, as_user, bank, serve, variables
 
@@ -95,20 +97,6 @@ def interactive(env: Environment, tmp_path: Path) -> Iterator[Worker]:
         yield interactive
 
 
-def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
-    with engine.begin() as connection:
-        result = connection.execute(text(query), values)
-        return list(result.mappings()) if result.returns_rows else []
-
-
-@contextmanager
-def writers_held(engine: Engine) -> Iterator[None]:
-    """Hold all work at the moment at which it is about to write a list; who reads lists goes on."""
-    with engine.begin() as connection:
-        connection.execute(text("LOCK TABLE alertrec.recommendation_lists IN EXCLUSIVE MODE"))
-        yield
-
-
 def offers(engine: Engine) -> list[Offer]:
     """Return one offer each of the customers who have one."""
     first = {row["user_id"]: row for row in reversed(rows(engine, OFFERED))}
@@ -167,26 +155,9 @@ def n_unprocessed(engine: Engine) -> int:
     return len(rows(engine, "SELECT FROM alertrec.alert_actions WHERE processed_at IS NULL"))
 
 
-def let_time_pass(engine: Engine, job_id: Any) -> None:
-    """Have everything happened a quarter of an hour ago: leases have run out, and messages count as lost."""
-    ago = "interval '15 minutes'"
-    rows(
-        engine,
-        f"UPDATE alertrec.job_chunks SET published_at = published_at - {ago}, lease_until = lease_until - {ago} "  # noqa: S608  # of our own
-        "WHERE job_id = :id",
-        id=job_id,
-    )
-
-
 def is_empty(url: str, *queues: str) -> bool:
     with redis.Redis.from_url(url) as client:
         return not any(client.llen(queue) for queue in queues)
-
-
-def facts(workers: Sequence[Worker], action: str) -> list[dict[str, Any]]:
-    """Return what workers logged of a use case; they do so after the commit."""
-    lines = [line for each in workers for line in each.text().splitlines() if f'"{action}"' in line]
-    return [record for record in map(json.loads, lines) if record.get("action") == action]
 
 
 def assert_refreshed_once(engine: Engine, workers: Sequence[Worker], job_id: Any) -> None:
@@ -244,7 +215,7 @@ def test_a_broker_that_comes_back_empty_in_mid_refresh_loses_no_chunk_and_no_act
         wait_for(lambda: interactive.answers() and batch.answers())
         print(f"workers are back after {time.monotonic() - back:.1f} s")
         assert is_empty(broker.url, *QUEUES)
-        let_time_pass(engine, job_id)
+        let_chunks_age(engine, job_id, minutes=15)
         send("tick")
         wait_for(lambda: refresh_of(engine, task_id)["finished_at"] and n_unprocessed(engine) == 0)
         print(f"all is done after {time.monotonic() - back:.1f} s")
@@ -266,7 +237,7 @@ def test_beat_and_new_workers_take_up_what_a_lost_broker_and_killed_workers_left
             task_id = send("refresh_recommendations")
             wait_for(lambda: n_running(engine) == 2 and len(backends_that_wait(engine)) >= 2)
             broker.end()
-            os.killpg(killed.process.pid, signal.SIGKILL)
+            kill(killed)
             for offer in waiting:
                 dismiss(client, settings, offer)
         job_id = refresh_of(engine, task_id)["job_id"]
@@ -274,7 +245,7 @@ def test_beat_and_new_workers_take_up_what_a_lost_broker_and_killed_workers_left
         assert (n_done(engine, job_id), n_running(engine)) == (0, 2)
         broker.start(empty=True)
         back = time.monotonic()
-        let_time_pass(engine, job_id)
+        let_chunks_age(engine, job_id, minutes=15)
         with worker(env, tmp_path, name="batch", queues=[BATCH], concurrency=2) as batch:
             wait_for(lambda: refresh_of(engine, task_id)["finished_at"] and n_unprocessed(engine) == 0, seconds=180)
             print(f"all is done after {time.monotonic() - back:.1f} s")

@@ -17,7 +17,6 @@ from alertrec import fitting
 from alertrec.embedded import Servers
 from alertrec.workspace import Workspace
 from tests.integration.processes import (
-    ROOT,
     Environment,
     Send,
     Worker,
@@ -103,8 +102,7 @@ class Place:
 @pytest.fixture(scope="module")
 def env(running_servers: Servers, database_url: str, scratch: Path) -> Iterator[Environment]:
     with broker(running_servers) as url:
-        found = environment(DATABASE_URL=database_url, REDIS_URL=url, DATA_DIR=scratch / "data")
-        yield {**found, "PYTHONPATH": str(ROOT)}
+        yield environment(DATABASE_URL=database_url, REDIS_URL=url, DATA_DIR=scratch / "data")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 import time
@@ -22,7 +21,18 @@ from alertrec.embedded import Servers
 from alertrec.settings import Settings
 from alertrec.task_names import BATCH
 from tests.integration.breakable import Breakable, own_postgres
-from tests.integration.processes import Environment, Send, Worker, broker, wait_for, web_app, worker
+from tests.integration.processes import (
+    Environment,
+    Send,
+    Worker,
+    broker,
+    connected,
+    facts,
+    let_chunks_age,
+    wait_for,
+    web_app,
+    worker,
+)
 from tests.integration.web_worlds import API, as_user, bank, serve, variables
 
 MAX_CONNECTIONS = 40
@@ -170,12 +180,6 @@ def is_over(settings: Settings, task_id: str) -> bool:
     return False
 
 
-def facts(workers: list[Worker], action: str) -> list[dict[str, Any]]:
-    """Return what workers logged of a use case; they do so after the commit."""
-    lines = [line for each in workers for line in each.text().splitlines() if f'"{action}"' in line]
-    return [record for record in map(json.loads, lines) if record.get("action") == action]
-
-
 @contextmanager
 def out_of_connections(settings: Settings) -> Iterator[None]:
     """Take every connection that there is, those of others included."""
@@ -228,12 +232,9 @@ def web_is_back(reader: Reader) -> bool:
 
 def take_up_what_was_lost(settings: Settings, send: Send, task_id: str) -> None:
     """Have a quarter of an hour pass and a tick come: the database may be away for longer than a task is tried."""
-    rows(
-        settings,
-        "UPDATE alertrec.job_chunks SET published_at = published_at - interval '15 minutes', "
-        "lease_until = lease_until - interval '15 minutes' WHERE job_id = %s",
-        refresh_of(settings, task_id)["job_id"],
-    )
+    assert settings.database_url is not None
+    with connected(settings.database_url) as engine:
+        let_chunks_age(engine, refresh_of(settings, task_id)["job_id"], minutes=15)
     send("tick")
     wait_for(lambda: is_over(settings, task_id))
 

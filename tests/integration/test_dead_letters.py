@@ -18,7 +18,8 @@ from alertrec.dead_letters import MAX_KEPT, WAIT_SECONDS, DeadLetterBox
 from alertrec.embedded import Servers
 from alertrec.storage.database import create_engine
 from alertrec.storage.dead_letters import UNKNOWN_USER, DeadLetter
-from tests.integration.messages import envelope, letters_of, n_runs_of, put
+from tests.integration.breakable import own_broker
+from tests.integration.messages import deliver_again, envelope, letters_of, n_runs_of, put
 from tests.integration.processes import ROOT, Environment, Worker, broker, connected, database, environment, wait_for
 from tests.integration.processes import worker as started_worker
 from tests.integration.worlds import workspace_on
@@ -135,6 +136,25 @@ def test_a_list_asked_for_nobody_is_recorded_as_that(env: Environment, shared_da
     with connected(shared_database_url) as engine:
         row = wait_for(lambda: next((row for row in letters_of(engine) if row["message_id"] == "nobody"), None))
     assert row["reason"] == UNKNOWN_USER
+
+
+@pytest.mark.slow
+def test_a_retry_that_a_frozen_broker_does_not_take_loses_nothing(
+    running_servers: Servers, shared_database_url: str, tmp_path: Path
+):
+    with own_broker(tmp_path / "broker") as frozen, connected(shared_database_url) as engine:
+        own = environment(DATABASE_URL=shared_database_url, REDIS_URL=frozen.url, DATA_DIR=tmp_path / "data")
+        fails = tmp_path / "fails"
+        with started_worker(own, tmp_path, name="retries", module="tests.integration.deadly_tasks") as retries:
+            put(own, "actions", envelope("tests.fail_when_told", [str(fails)], id="told"))
+            wait_for(lambda: n_runs_of(own, "fail_when_told") == 1)
+            frozen.freeze()
+            fails.touch()
+            wait_for(lambda: fails.read_text() and retries.logged("tests.fail_when_told", "eject"))
+            frozen.thaw()
+            deliver_again(frozen.url)
+            wait_for(lambda: retries.logged("tests.fail_when_told", "succeeded"))
+        assert [row for row in letters_of(engine) if row["message_id"] == "told"] == []
 
 
 # --- where they are kept

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,21 +14,25 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from alertrec.announcing import channel_of
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
 from alertrec.storage.database import driver_connection
 from tests.integration.breakable import Breakable, own_broker
+from tests.integration.messages import deliver_again
 from tests.integration.processes import (
     Send,
     Worker,
     backends_that_wait,
     connected,
+    facts,
+    rows,
     wait_for,
     web_app,
     worker,
+    writers_held,
 )
 from tests.integration.web_worlds import API, as_user, bank, serve, variables
 from tests.proxy import Proxy, proxy_to
@@ -74,28 +76,8 @@ def scene(settings: Settings, broker: Breakable, tmp_path: Path) -> Iterator[Sce
             yield Scene(engine, proxy, replace(behind, broker_url=broker.url), send, broker.url)
 
 
-def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
-    with engine.begin() as connection:
-        result = connection.execute(text(query), values)
-        return list(result.mappings()) if result.returns_rows else []
-
-
-@contextmanager
-def writers_held(engine: Engine) -> Iterator[None]:
-    """Hold all work at the moment at which it is about to write a list."""
-    with engine.begin() as connection:
-        connection.execute(text("LOCK TABLE alertrec.recommendation_lists IN EXCLUSIVE MODE"))
-        yield
-
-
-def facts(scene: Scene, action: str) -> list[dict[str, Any]]:
-    """Return what the worker logged of a use case; it does so after the commit."""
-    lines = [line for line in scene.worker.text().splitlines() if f'"{action}"' in line]
-    return [record for record in map(json.loads, lines) if record.get("action") == action]
-
-
 def n_applied(scene: Scene) -> int:
-    return sum(each["n_actions"] for each in facts(scene, "actions_processed"))
+    return sum(each["n_actions"] for each in facts([scene.worker], "actions_processed"))
 
 
 def versions(engine: Engine) -> dict[str, Any]:
@@ -144,19 +126,16 @@ def assert_done_once(scene: Scene, *, n_actions: int) -> None:
     print(f"attempts at the chunk: {chunk['attempts']}")
     assert (run["status"], chunk["status"]) == ("done", "done")
     assert run["result"] == {"n_chunks": 1, "n_failed": 0, "n_users": chunk["n_users"]}
-    assert len(facts(scene, "chunk_refreshed")) == 1
+    assert len(facts([scene.worker], "chunk_refreshed")) == 1
     assert n_applied(scene) == n_actions
     assert rows(scene.engine, "SELECT FROM alertrec.alert_actions WHERE processed_at IS NULL") == []
     assert rows(scene.engine, "SELECT FROM alertrec.dead_letters") == []
 
 
 def let_messages_come_back(scene: Scene) -> None:
-    """Have the broker deliver again what was never acknowledged, as it does after half an hour."""
+    """Have the broker deliver again what was never acknowledged, and wait until it is."""
+    print(f"{deliver_again(scene.redis_url)} messages come back")
     with redis.Redis.from_url(scene.redis_url) as client:
-        unacknowledged = client.zrange("unacked_index", 0, -1)
-        print(f"{len(unacknowledged)} messages come back")
-        if unacknowledged:
-            client.zadd("unacked_index", dict.fromkeys(unacknowledged, 0.0))
         wait_for(lambda: client.hlen("unacked") == 0)
 
 
@@ -202,7 +181,7 @@ def test_a_worker_whose_connections_are_cut_in_mid_task_consumes_again_and_does_
         begin_refresh_and_actions(scene)
         cut(scene)
         back = time.monotonic()
-    wait_for(lambda: facts(scene, "chunk_refreshed") and n_applied(scene) >= 10)  # what was under way
+    wait_for(lambda: facts([scene.worker], "chunk_refreshed") and n_applied(scene) >= 10)  # what was under way
     wait_for(lambda: consumes_again(scene))
     seconds = time.monotonic() - back
     print(f"{cut.__name__}: consumes again after {seconds:.1f} s")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from alertrec import service
 from alertrec.embedded import Servers
 from alertrec.processes import GRACE_SECONDS
 from alertrec.task_names import BATCH, CONTROL
+from tests.integration.messages import deliver_again
 from tests.integration.processes import (
     Environment,
     Send,
@@ -28,7 +27,10 @@ from tests.integration.processes import (
     broker,
     database,
     environment,
+    kill,
+    let_chunks_age,
     load_bank,
+    rows,
     wait_for,
     web_app,
     worker,
@@ -66,11 +68,6 @@ def env(running_servers: Servers, database_url: str, scratch: Path) -> Iterator[
 def send(env: Environment) -> Iterator[Send]:
     with web_app(env) as sending:
         yield sending
-
-
-def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
-    with engine.connect() as connection:
-        return [dict(row) for row in connection.execute(text(query), values).mappings()]
 
 
 @contextmanager
@@ -153,40 +150,10 @@ def n_sessions_of_workers(engine: Engine) -> int:
     return len(rows(engine, query))
 
 
-def kill(*workers: Worker) -> None:
-    """Kill workers with all their processes."""
-    for one in workers:
-        os.killpg(one.process.pid, signal.SIGKILL)
-    for one in workers:
-        one.process.wait()
-
-
 def tick(send: Send, worker: Worker) -> None:
     """Do what Beat does each minute, and wait until it has been done."""
     task_id = send("tick")
     wait_for(lambda: worker.logged(task_id, "succeeded"))
-
-
-def let_pass(engine: Engine, job_id: Any, minutes: int) -> None:
-    """Move all that a job has written down so far into the past."""
-    ago = "- make_interval(mins => :minutes)"
-    for table, columns in (
-        ("job_runs", ("created_at", "published_at", "started_at", "heartbeat_at")),
-        ("job_chunks", ("published_at", "started_at", "finished_at", "lease_until")),
-    ):
-        moved = ", ".join(f"{column} = {column} {ago}" for column in columns)
-        with engine.begin() as connection:
-            statement = f"UPDATE alertrec.{table} SET {moved} WHERE job_id = :job_id"  # noqa: S608  # names of our own
-            connection.execute(text(statement), {"job_id": job_id, "minutes": minutes})
-
-
-def deliver_again(env: Environment) -> None:
-    """Have the broker deliver again what dead workers never acknowledged, and wait until all of it is taken."""
-    with redis.Redis.from_url(env["ALERTREC_REDIS_URL"]) as client:
-        unacknowledged = client.zrange("unacked_index", 0, -1)
-        assert unacknowledged
-        client.zadd("unacked_index", dict.fromkeys(unacknowledged, 0.0))
-        wait_for(lambda: client.hlen("unacked") == 0 and client.llen(BATCH) == 0)
 
 
 def n_queued(env: Environment) -> int:
@@ -248,14 +215,15 @@ def test_when_all_workers_are_killed_the_next_one_finishes_within_a_lease_and_a_
         wait_for(lambda: states(engine, job_id) == Counter(done=n_chunks - 2, running=2))
         tick(send, back)  # while their leases run, they may be in work
         assert states(engine, job_id) == Counter(done=n_chunks - 2, running=2)
-        let_pass(engine, job_id, LEASE_MINUTES)
+        let_chunks_age(engine, job_id, minutes=LEASE_MINUTES)
         started = time.monotonic()
         tick(send, back)
         wait_for(lambda: is_finished(engine, job_id))
         print(f"finished {time.monotonic() - started:.1f} s after the tick after the lease")
         assert_everybody_was_served_once(engine, run, in_two_attempts=(3, 4))
         before = chunks_of(engine, job_id), lists_made_since(engine, run["created_at"])
-        deliver_again(env)
+        assert deliver_again(env["ALERTREC_REDIS_URL"])
+        wait_for(lambda: n_unacknowledged(env) == 0 and n_queued(env) == 0)
         assert (chunks_of(engine, job_id), lists_made_since(engine, run["created_at"])) == before
 
 
@@ -273,10 +241,8 @@ def test_a_worker_killed_late_in_a_long_refresh_costs_no_more_than_a_lease_and_a
         wait_for(lambda: states(engine, job_id)["pending"] == 0 and states(engine, job_id)["running"] == 1)
         (lost,) = (chunk["chunk"] for chunk in chunks_of(engine, job_id) if chunk["status"] == "running")
         # It was sent for the last time just before it was taken, a lease ago, two hours after the refresh began.
-        with engine.begin() as connection:
-            values = {"job_id": job_id, "lease": service.CHUNK_LEASE_SECONDS}
-            connection.execute(text(_TWO_HOURS_LATER), values)
-            connection.execute(text(_A_LEASE_LATER), values)
+        rows(engine, _TWO_HOURS_LATER, job_id=job_id)
+        rows(engine, _A_LEASE_LATER, job_id=job_id, lease=service.CHUNK_LEASE_SECONDS)
         tick(send, alive)
         wait_for(lambda: is_finished(engine, job_id))
     assert_everybody_was_served_once(engine, run, in_two_attempts=(lost,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +21,17 @@ from alertrec.catalog import ALERT_KEYS
 from alertrec.embedded import Servers
 from alertrec.task_names import ACTIONS, BATCH, INTERACTIVE, TRAINING
 from alertrec.workspace import Workspace
+from tests.integration.messages import deliver_again
 from tests.integration.processes import (
     Environment,
-    Worker,
     backends_that_wait,
     broker,
     database,
     environment,
+    kill,
     load_bank,
+    n_versions,
+    rows,
     wait_for,
     web_app,
     worker,
@@ -72,17 +74,6 @@ def locked(engine: Engine, *tables: str) -> Iterator[None]:
         yield
 
 
-def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
-    with engine.connect() as connection:
-        return [dict(row) for row in connection.execute(text(query), values).mappings()]
-
-
-def kill(worker: Worker) -> None:
-    """Kill a worker with all its processes, stopped or not."""
-    os.killpg(worker.process.pid, signal.SIGKILL)
-    worker.process.wait()
-
-
 def seconds_until(condition: Callable[[], bool]) -> float:
     started = time.monotonic()
     wait_for(condition)
@@ -101,10 +92,6 @@ def n_sessions_that_gave_way(engine: Engine) -> int:
           AND wait_event_type = 'Client' AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')
     """
     return len(rows(engine, query))
-
-
-def n_versions(engine: Engine) -> int:
-    return len(rows(engine, "SELECT version FROM alertrec.model_versions"))
 
 
 def ask_ten_times(workspace: Workspace) -> Any:
@@ -225,14 +212,14 @@ def test_a_worker_killed_after_the_commit_and_before_the_acknowledgement_changes
         wait_for(lambda: rows(engine, "SELECT 1 FROM alertrec.alert_actions"))
         kill(killed)
     before = everything(engine)
-    with redis.Redis.from_url(env["ALERTREC_REDIS_URL"]) as client:
-        unacknowledged = client.zrange("unacked_index", 0, -1)
-        assert len(unacknowledged) == 3
-        client.zadd("unacked_index", dict.fromkeys(unacknowledged, 0.0))  # the broker has waited for them long enough
-        with worker(env, tmp_path, name="next", queues=queues) as following:
-            wait_for(lambda: all(following.logged(task_id, "succeeded") for task_id in ids))
-            wait_for(lambda: following.logged("alertrec.refresh_chunk", "succeeded"))
-            wait_for(lambda: client.hlen("unacked") == 0 and not any(client.llen(queue) for queue in queues))
+    assert deliver_again(env["ALERTREC_REDIS_URL"]) == 3
+    with (
+        redis.Redis.from_url(env["ALERTREC_REDIS_URL"]) as client,
+        worker(env, tmp_path, name="next", queues=queues) as following,
+    ):
+        wait_for(lambda: all(following.logged(task_id, "succeeded") for task_id in ids))
+        wait_for(lambda: following.logged("alertrec.refresh_chunk", "succeeded"))
+        wait_for(lambda: client.hlen("unacked") == 0 and not any(client.llen(queue) for queue in queues))
     assert everything(engine) == before
     assert rows(engine, "SELECT * FROM alertrec.dead_letters") == []
 

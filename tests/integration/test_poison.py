@@ -18,7 +18,7 @@ import redis
 
 from alertrec.embedded import Servers
 from tests.integration.messages import CALL, envelope, letters_of, n_runs_of, put, sealed
-from tests.integration.processes import ROOT, Environment, Worker, broker, connected, database, environment, wait_for
+from tests.integration.processes import Environment, Worker, broker, connected, database, environment, wait_for
 from tests.integration.processes import worker as started_worker
 
 SECRET = "Jane Doe"  # what stands in bodies, and nowhere else
@@ -96,8 +96,7 @@ def env(
 ) -> Iterator[Environment]:
     with broker(running_servers) as url:
         home = tmp_path_factory.mktemp("poisoned")
-        found = environment(DATABASE_URL=shared_database_url, REDIS_URL=url, DATA_DIR=home / "data")
-        yield {**found, "PYTHONPATH": str(ROOT)}
+        yield environment(DATABASE_URL=shared_database_url, REDIS_URL=url, DATA_DIR=home / "data")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.processes import ROOT, environment, process, wait_for
+from tests.integration.processes import environment, process, wait_for
 
 SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")  # how PostgreSQL's clients ask for TLS
 SECRET = "s3cret-of-the-url"
@@ -92,9 +92,10 @@ def listener(certificate: tuple[Path, Path]) -> Iterator[tuple[int, list[bytes]]
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def listen() -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it takes no more
                 while True:
-                    with server.accept()[0] as client:
+                    client = server.accept()[0]
+                    with client, contextlib.suppress(OSError):  # who went away, or said nothing
                         heard.append(hear(client))
 
         thread = threading.Thread(target=listen, daemon=True)
@@ -122,7 +123,7 @@ def test_a_secret_is_told_only_to_a_server_whose_certificate_is_known(
             **{key: (urls if (key == "REDIS_URL") == (name in BROKER) else refusing)[key] for key in urls}
         )
         command = [sys.executable, "-c", {**BROKER, **DATABASE}[name]]
-        with process(command, env={**env, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, log=tmp_path / "log"):
+        with process(command, env=env, cwd=tmp_path, log=tmp_path / "log"):
             wait_for(lambda: heard, seconds=30)
     assert {SECRET.encode() in each for each in heard} == {is_known}
     assert SECRET not in (tmp_path / "log").read_text()

@@ -77,10 +77,14 @@ class Watch:
 
     def figures(self) -> list[Figure]:
         """Return all figures; the first third is not looked at: it is the warm-up."""
+        if not self._samples:
+            return []
         names = sorted({name for _, sample in self._samples for name in sample})
         start, end = self._samples[0][0], self._samples[-1][0]
         first, second = start + (end - start) / 3, start + 2 * (end - start) / 3
         warm = [each for each in self._samples if each[0] >= first]
+        if not any(at < second for at, _ in warm):
+            return []  # it ended before there was anything to compare
         return [_figure(name, warm, second) for name in names]
 
     def _run(self) -> None:

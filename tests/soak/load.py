@@ -48,7 +48,7 @@ class Load:
         self._luck = random.Random(seed)  # noqa: S311  # it only has to vary
         self._tokens: dict[str, str] = {}
         self._over = threading.Event()
-        self._sending = threading.Lock()
+        self._sending, self._counting = threading.Lock(), threading.Lock()
         with system.engine.connect() as connection:
             self._users = list(connection.scalars(text("SELECT id FROM users WHERE is_active ORDER BY id")))
 
@@ -87,9 +87,13 @@ class Load:
             self._over.wait(pause)
 
     def _send(self, name: str, *arguments: object) -> str:
+        self._count(self.done, name)
         with self._sending:
-            self.done[name] += 1
             return self.system.send(name, *arguments)
+
+    def _count(self, counter: Counter[Any], what: object) -> None:
+        with self._counting:  # several threads do
+            counter[what] += 1
 
     def _visit(self) -> None:
         if self.system.broker.llen(ACTIONS) > MOST_WAITING:
@@ -102,7 +106,7 @@ class Load:
             roll = self._luck.random()
             if not items or roll < 0.4:
                 self._ask(client, "POST", f"{API}/trigger-generation")
-                self.done["lists asked for"] += 1
+                self._count(self.done, "lists asked for")
             elif roll < 0.8:
                 item = self._luck.choice(items)
                 back = datetime.now(UTC) + timedelta(seconds=self._luck.uniform(*BACK_AFTER_SECONDS))
@@ -127,12 +131,12 @@ class Load:
         for _ in range(self._luck.choice([1, 1, 2])):
             taken = self._ask(client, "POST", path, body) is not None
             (self.events if taken and certain else self.doubtful).add(event_id)
-            self.done["events by the web app"] += 1
+            self._count(self.done, "events by the web app")
 
     def _ask(self, client: httpx.Client, method: str, path: str, body: object = None) -> Any:
         """Return what is answered; None where it is an error that has to be reckoned with."""
         answer = client.request(method, path, json=body)
-        self.answers[answer.status_code] += 1
+        self._count(self.answers, answer.status_code)
         if answer.status_code not in EXPECTED:
             self.troubles.append(f"{method} {path.rsplit('/', 1)[1]}: {answer.status_code} {answer.text[:200]}")
         return answer.json() if answer.status_code == 200 else None
@@ -185,14 +189,14 @@ class Load:
         headers = self._headers("ada", is_admin=True)
         for path in ("/metrics", "/health/ready", "/dashboard/operations", f"{API}/metrics"):
             answer = httpx.get(self.system.url + path, headers=headers, timeout=PATIENCE_SECONDS)
-            self.answers[answer.status_code] += 1
+            self._count(self.answers, answer.status_code)
             if answer.status_code not in EXPECTED:
                 self.troubles.append(f"GET {path}: {answer.status_code} {answer.text[:200]}")
 
     def _ask_for_status(self) -> None:
         status = run("status", "--json", env=self.system.env, cwd=ROOT)  # ends with 1: letters are provoked
         assert json.loads(status.stdout)["champion"]
-        self.done["status asked for"] += 1
+        self._count(self.done, "status asked for")
 
     def _make_trouble(self) -> None:
         self._luck.choice([self._kill_a_child, self._ask_for_nobody, self._put_rubbish])()
@@ -202,7 +206,7 @@ class Load:
         if children := psutil.Process(self.system.processes[name].pid).children():
             with suppress(psutil.NoSuchProcess):
                 self._luck.choice(children).kill()
-                self.done["children killed"] += 1
+                self._count(self.done, "children killed")
 
     def _ask_for_nobody(self) -> None:
         self._send("generate_recommendations", f"nobody-{uuid4()}")

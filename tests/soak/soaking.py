@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import text
-
 from alertrec.task_names import QUEUES
-from tests.integration.processes import wait_for
+from tests.integration.processes import tuples, wait_for
 from tests.soak.figures import Figure, Watch, keys_of
 from tests.soak.load import Load
 from tests.soak.system import System, n_wrong_lists, running_system, scalar
@@ -40,13 +38,15 @@ def soak(scratch: Path, *, minutes: float) -> Report:
         before = _keys(system)
         load, watch = Load(system), Watch(system, seconds=max(1.0, minutes * 60 / SAMPLES / 4))
         with load.running(), watch.running():
-            _let_pass(system, minutes * 60)
-        wait_for(lambda: is_at_rest(system), seconds=DRAINED_SECONDS)
-        with suppress(AssertionError):  # told below
-            wait_for(lambda: n_letters(system) >= load.given_up.total(), seconds=20)
+            ended = _let_pass(system, minutes * 60)
+        is_drained = _comes_true(lambda: is_at_rest(system), DRAINED_SECONDS)
+        _comes_true(lambda: n_letters(system) >= load.given_up.total(), 20)  # told below
         after, figures = _keys(system), watch.figures()
         broken = [
+            *ended,
+            *([] if is_drained else [f"work was not at rest {DRAINED_SECONDS} s after the load"]),
             *(f"{each.name} grew from {each.middle:.1f} to {each.last:.1f}" for each in figures if not each.is_flat),
+            *([] if figures else ["too little was sampled to see what grows"]),
             *watch.errors,
             *load.troubles,
             *_keys_left_over(before, after, load),
@@ -70,12 +70,23 @@ def n_letters(system: System) -> int:
     return scalar(system.engine, "SELECT count(*) FROM alertrec.dead_letters")
 
 
-def _let_pass(system: System, seconds: float) -> None:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        for name, process in system.processes.items():
-            assert process.poll() is None, f"{name} has ended with status {process.returncode}"
+def _let_pass(system: System, seconds: float) -> list[str]:
+    """Wait for so long, or until a process has ended, and return which have and how."""
+    started, ended = time.monotonic(), list[str]()
+    while not ended and (passed := time.monotonic() - started) < seconds:
+        ended = [
+            f"{name} ended with status {process.returncode} after {passed / 60:.1f} minutes"
+            for name, process in system.processes.items()
+            if process.poll() is not None
+        ]
         time.sleep(0.5)
+    return ended
+
+
+def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    with suppress(AssertionError):
+        return wait_for(condition, seconds=seconds)
+    return False
 
 
 def _keys(system: System) -> Counter[tuple[str, bool]]:
@@ -94,20 +105,17 @@ def _keys_left_over(before: Counter[tuple[str, bool]], after: Counter[tuple[str,
 def _wrong_rows(system: System, load: Load) -> Iterator[str]:
     if n := n_wrong_lists(system.engine):
         yield f"{n} active users have no complete list"
-    for job, error in _rows(system, "SELECT job, error FROM alertrec.job_runs WHERE status = 'failed'"):
+    for job, error in tuples(system.engine, "SELECT job, error FROM alertrec.job_runs WHERE status = 'failed'"):
         yield f"a {job} failed: {error}"
-    stored = Counter(str(row[0]) for row in _rows(system, "SELECT event_id FROM alertrec.alert_actions"))
+    stored = Counter(str(row[0]) for row in tuples(system.engine, "SELECT event_id FROM alertrec.alert_actions"))
     if lost := load.events - set(stored):
         yield f"{len(lost)} events were taken and are not there"
-    letters = [f"{task}: {reason}" for task, reason in _rows(system, "SELECT task, reason FROM alertrec.dead_letters")]
+    letters = [
+        f"{task}: {reason}" for task, reason in tuples(system.engine, "SELECT task, reason FROM alertrec.dead_letters")
+    ]
     for reason, n in load.given_up.items():
         found = [letter for letter in letters if reason in letter]
         letters = [letter for letter in letters if reason not in letter]
         if len(found) != n:
             yield f"{len(found)} messages were given up as {reason!r}; {n} were sent"
     yield from (f"a message was given up: {letter}" for letter in letters)
-
-
-def _rows(system: System, query: str) -> list[tuple[object, ...]]:
-    with system.engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text(query))]
