@@ -17,6 +17,8 @@ from uuid import uuid4
 import httpx
 import pytest
 import redis
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
@@ -37,6 +39,7 @@ from tests.integration.web_worlds import (
 )
 from tests.integration.worlds import execute
 
+OTHER = "user-0003"
 USER, MERCHANT, AMOUNT = "zq-marker-user-8147", "Quixotry Haberdashers", "7391.57"
 MARKERS = (USER, MERCHANT, AMOUNT, quote(MERCHANT), MERCHANT.lower(), "quixotry", "739157")
 PASSWORD = "of-Flower-in-this-test"
@@ -112,14 +115,24 @@ class Customer:
         self.ask("POST", f"{API}/trigger-generation", 401, headers={"authorization": f"Bearer {USER}"})
         self.ask("GET", f"/dashboard/users/{USER}", 200, headers=as_admin(self.settings))
 
+    def listen(self, url: str) -> None:
+        """Open a socket of one's own, and try another's, who is named in the address as well."""
+        address, mine = url.replace("http", "ws", 1) + "/api/ws/recommendations/", as_user(self.settings, USER)
+        with connect(address + USER, additional_headers=mine):
+            pass
+        with pytest.raises(InvalidStatus), connect(address + USER, additional_headers=as_user(self.settings, OTHER)):
+            pass
 
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_log_header_label_or_page_tells_of_a_customer(
-    settings: Settings, workspace: Workspace, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    settings: Settings, workspace: Workspace, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, log_format: str
 ) -> None:
     env = {**variables(settings), "ALERTREC_FLOWER_PASSWORD": PASSWORD}
     with serving(settings, tmp_path) as (url, _), web_app(env) as send, browser(url) as client:
         customer = Customer(client, settings)
         customer.do_everything()
+        customer.listen(url)
         event = {"event_id": str(uuid4()), "user_id": USER, "action": "disabled", "alert_rule_id": MERCHANT}
         send("log_alert_action", event)
         send("log_alert_action", {**event, "event_id": MERCHANT, "action": USER})  # which is refused
@@ -132,9 +145,13 @@ def test_no_log_header_label_or_page_tells_of_a_customer(
         with process(flower, env=env, cwd=tmp_path, log=log) as started, browser(f"http://127.0.0.1:{port}") as pages:
             pages.auth = ("alertrec", PASSWORD)
             wait_for(lambda: is_up(pages), seconds=30 if started.poll() is None else 0)
-            with worker({**env, "ALERTREC_LOG_FORMAT": "json"}, tmp_path, name="privacy") as working:
+            with worker({**env, "ALERTREC_LOG_FORMAT": log_format}, tmp_path, name="privacy") as working:
                 wait_for(lambda: execute(workspace, _LISTED), seconds=40)
                 # What nobody foresaw, here and there: errors of a database love to say with which values.
+                nobody = "ADD CONSTRAINT nobody CHECK (user_id = 'nobody') NOT VALID"
+                execute(workspace, f"ALTER TABLE alertrec.recommendation_lists {nobody}")
+                send("generate_recommendations", USER)
+                wait_for(lambda: working.logged("CheckViolation") or working.logged("IntegrityError"))
                 execute(workspace, "ALTER TABLE alert_rules RENAME COLUMN user_id TO of_user")
                 send("generate_recommendations", USER)
                 send("process_actions")
