@@ -9,6 +9,7 @@ from typing import Any
 
 from alertrec.errors import ModelStoreError, NoChampionError, first_line
 from alertrec.settings import Settings
+from alertrec.task_names import QUEUES
 from alertrec.vitals import BEAT_SILENT_SECONDS, read_broker
 from alertrec.workspace import Workspace
 
@@ -136,16 +137,31 @@ def _worker(workspace: Workspace) -> str:
     names = workers(workspace.settings)
     if not names:
         raise _FailedError("no worker answers", "start workers with `alertrec up` or `alertrec worker`")
+    if idle := [queue for queue in QUEUES if queue not in _served_queues(workspace.settings)]:
+        remedy = f"start one: alertrec worker --queues {','.join(idle)}"
+        raise _FailedError(f"{', '.join(names)}; no worker takes from {', '.join(idle)}", remedy)
     return ", ".join(names)
+
+
+def _served_queues(settings: Settings) -> set[str]:
+    """Return the queues from which the workers take that answer within a second."""
+    from alertrec.sending import celery_app
+
+    replies = celery_app(settings).control.inspect(timeout=1.0).active_queues() or {}
+    return {queue["name"] for queues in replies.values() for queue in queues}
 
 
 def _beat(workspace: Workspace) -> str:
     assert workspace.settings.redis_url is not None  # a workspace has both servers
     age = read_broker(workspace.settings.redis_url).tick_age
     if age is None or age > BEAT_SILENT_SECONDS:
-        found = "no tick yet" if age is None else f"the last tick was {age:.0f} s ago"
+        found = (
+            "no tick yet; the first one comes a minute after the start"
+            if age is None
+            else f"the last tick was {age:.0f} s ago"
+        )
         remedy = "start Beat with `alertrec up` or `alertrec beat`, and a worker for the queue `control`"
-        raise _FailedError(f"{found}; the first one comes a minute after the start", remedy)
+        raise _FailedError(found, remedy)
     return f"the last tick was {age:.0f} s ago"
 
 

@@ -26,16 +26,20 @@ def register(app: typer.Typer) -> None:
 
 def status(as_json: JsonOption = False) -> None:
     """Show lists, champion, jobs, queues, workers and whether promises are in danger. Exit status 1 if one is."""
+    from alertrec.storage.database import transient_errors
     from alertrec.vitals import read_vitals
 
     with opened(settings(), check_schema=False) as workspace:
         vitals = read_vitals(workspace)
         try:
-            require_schema(workspace)
-            found = _status(workspace, vitals)
+            with transient_errors("the status was read"):
+                require_schema(workspace)
+                found = _status(workspace, vitals)
         except TransientError as error:
             found = {}
-            notes.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
+            notes.print(
+                f"error: {error}, and check ALERTREC_DATABASE_URL", soft_wrap=True, highlight=False, markup=False
+            )
     if as_json:
         print_json({**found, "vitals": [_as_json(vital) for vital in vitals]})
     else:
@@ -68,9 +72,8 @@ def doctor(as_json: JsonOption = False) -> None:
 def _status(workspace: Workspace, vitals: Sequence[Vital]) -> dict[str, Any]:
     from alertrec.doctor import last_tick, workers
     from alertrec.storage import actions, jobs, lists, models
-    from alertrec.storage.database import transient_errors
 
-    with transient_errors("the status was read"), workspace.engine.connect() as connection:
+    with workspace.engine.connect() as connection:
         current, expired = lists.counts(connection)
         champion = models.champion(connection)
         recent = jobs.recent_runs(connection)

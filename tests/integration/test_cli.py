@@ -381,6 +381,27 @@ def test_doctor_says_what_to_do_for_each_failure(new_env: Environment, tmp_path:
     assert "`alertrec beat`" in remedies["beat"]
 
 
+def test_doctor_names_the_queues_that_no_worker_takes_from(env: Environment, version: str, tmp_path: Path):
+    with worker(env, tmp_path, name="test-some", queues=["interactive", "actions", "control"]):
+        done = run("doctor", "--json", env=env, cwd=tmp_path)
+    (found,) = (finding for finding in json.loads(done.stdout) if finding["check"] == "worker")
+    assert not found["ok"]
+    assert "no worker takes from batch, training" in found["found"]
+    assert "--queues batch,training" in found["remedy"]
+
+
+def test_status_tells_what_is_known_while_the_database_is_away(env: Environment, version: str, tmp_path: Path):
+    away = {**env, "ALERTREC_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    done = run("status", "--json", env=away, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the database failed")
+    assert "check ALERTREC_DATABASE_URL" in done.stderr
+    vitals = {vital["name"]: vital for vital in json.loads(done.stdout)["vitals"] if vital["queue"] is None}
+    assert vitals["unacked_messages"]["value"] == 0
+    assert vitals["expired_leases"]["is_in_danger"]
+    assert "DANGER" in run("status", env=away, cwd=tmp_path).stdout
+
+
 def test_doctor_examines_servers_that_are_down(tmp_path: Path):
     env = environment(DATABASE_URL=REFUSED_DATABASE, REDIS_URL=REFUSED_BROKER, DATA_DIR=tmp_path)
     done = run("doctor", "--json", env=env, cwd=tmp_path)
@@ -465,7 +486,7 @@ def test_without_a_champion_command_and_doctor_say_to_train(empty_env: Environme
         ("worker", {"THRESHOLD": "2"}, "ALERTREC_THRESHOLD must be a number between 0 and 1"),
         ("up", {"DATABASE_URL": REFUSED_DATABASE}, "ALERTREC_REDIS_URL is not"),
         ("beat", {"DATABASE_URL": "mysql://secret-of-mine@h/d", "REDIS_URL": REFUSED_BROKER}, "ALERTREC_DATABASE_URL"),
-        ("status", {"DATABASE_URL": REFUSED_DATABASE, "REDIS_URL": REFUSED_BROKER}, "check ALERTREC_DATABASE_URL"),
+        ("refresh", {"DATABASE_URL": REFUSED_DATABASE, "REDIS_URL": REFUSED_BROKER}, "check ALERTREC_DATABASE_URL"),
         ("up", {"DATABASE_URL": REFUSED_DATABASE, "REDIS_URL": REFUSED_BROKER}, "check ALERTREC_DATABASE_URL"),
     ],
 )
