@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine, text
 
@@ -15,6 +16,9 @@ from alertrec.embedded import Servers, servers
 from alertrec.storage.database import create_engine
 from alertrec.storage.schema import create_source_relations, migrate
 from alertrec.storage.source import Source
+
+hypothesis.settings.register_profile("alertrec", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("alertrec")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 _TEMPLATE = "alertrec_template"

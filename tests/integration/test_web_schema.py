@@ -176,7 +176,7 @@ def test_made_up_requests_are_answered_as_the_document_says(
         is_about_an_offer=st.booleans(),
     )
     @hypothesis.settings(
-        max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
     def check(case: schemathesis.Case, is_about_an_offer: bool) -> None:
         if is_about_an_offer:  # which nobody makes up

@@ -22,6 +22,8 @@ MB = 1024 * 1024
 
 # What the median of the last third may be above that of the second: figure, absolute, or relative where that is more.
 ALLOWED: Sequence[tuple[str, float, float]] = (
+    # With the first message that it gives up, a worker loads what writes to the database.
+    (r"MB of (interactive|batch|training)", 20.0, 0.0),
     (r"MB of \w+", 8.0, 0.05),
     # What those of a pool do not share with their parent: few when new. Those for training are large while at it.
     (r"MB of the children of (interactive|batch)", 120.0, 0.0),
