@@ -10,16 +10,13 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import ContentDisallowed
 from kombu.message import Message
 
-from tasks.envelope import readable
+from tasks.envelope import ERRORS_OF_MESSAGES, readable
 from tasks.process import give_up
 from tasks.request import RefusedError
 
 logger = logging.getLogger(__name__)
 
 _Consumer: Any = Consumer  # its stub lacks much of what is used here
-
-# What Celery runs into when it works with a message that nobody foresaw. Not the errors of a connection.
-_OF_THE_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class CheckedConsumer(_Consumer):  # type: ignore[misc]  # see above
@@ -32,7 +29,7 @@ class CheckedConsumer(_Consumer):  # type: ignore[misc]  # see above
         def handle_any(message: Message) -> None:
             try:
                 handle(message)
-            except _OF_THE_MESSAGE as error:
+            except ERRORS_OF_MESSAGES as error:
                 self._refuse(message, _reason(error))
 
         return handle_any

@@ -19,6 +19,9 @@ MAX_BODY_BYTES = 256 * 1024
 # Of the whole, with its headers and its body as base64.
 MAX_MESSAGE_BYTES = 1024 * 1024
 
+# What Celery and kombu run into when they work with a message that nobody foresaw. Not the errors of a connection.
+ERRORS_OF_MESSAGES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _MOST_RETRIES = 1000
 _OF_CELERY = "celery."  # such as `celery.map`, which runs others inside and logs what they were given

@@ -10,12 +10,11 @@ import redis
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Channel, QoS, Transport
 
-from tasks.envelope import refusal
+from tasks.envelope import ERRORS_OF_MESSAGES, refusal
 from tasks.process import give_up
 
 logger = logging.getLogger(__name__)
 
-_OF_THE_MESSAGE = (TypeError, ValueError, LookupError, AttributeError)
 _QoS: Any = QoS  # their stubs lack much of what is used here
 _Channel: Any = Channel
 _CONSUMED = "BRPOP"
@@ -46,7 +45,7 @@ class CheckedQoS(_QoS):  # type: ignore[misc]  # see above
         """Deliver a message again; one that is none would keep all behind it from that."""
         try:
             super().restore_by_tag(tag, client, leftmost)
-        except _OF_THE_MESSAGE as error:
+        except ERRORS_OF_MESSAGES as error:
             give_up(None, None, None, f"an unacknowledged message that is none ({type(error).__name__})", n_runs=0)
             with self.channel.conn_or_acquire(client) as connection, connection.pipeline() as pipe:
                 self._remove_from_indices(tag, pipe).execute()
@@ -61,7 +60,7 @@ class CheckedChannel(_Channel):  # type: ignore[misc]  # see above
         """Take what was published to all workers; what is none of Celery's would end each of them."""
         try:
             return super()._receive_one(c)
-        except _OF_THE_MESSAGE as error:
+        except ERRORS_OF_MESSAGES as error:
             logger.warning("a message to all was dropped: %s", type(error).__name__, extra={"action": "dropped"})
             raise Empty from None
 

@@ -34,7 +34,9 @@ def reasons(env: Environment) -> list[str]:
         return [row["reason"] for row in letters_of(engine)]
 
 
-@pytest.mark.parametrize("body", ["[]", "{}", "no JSON", '{"body": 1, "properties": {}}', "7", '{"properties": []}'])
+@pytest.mark.parametrize(
+    "body", ["[]", "{}", "no JSON", '{"body": 1, "properties": {}}', "7", '{"properties": []}', "[" * 100_000]
+)
 @pytest.mark.parametrize("exchange", ["celery.pidbox"])
 def test_what_is_published_to_all_workers_ends_none(env: Environment, worker: Worker, exchange: str, body: str):
     with redis.Redis.from_url(env["ALERTREC_REDIS_URL"]) as client:
