@@ -78,9 +78,8 @@ def request_training(
     if as_of := arguments.pop("as_of", None):
         arguments["as_of"] = as_of.isoformat()
     with transient_errors("a training was asked for"), workspace.engine.begin() as connection:
-        connection.execute(
-            select(func.pg_advisory_xact_lock(locks.TRAINING_REQUESTS))
-        )  # two who ask at once get one job
+        # Two who ask at once get one job.
+        connection.execute(select(func.pg_advisory_xact_lock(locks.TRAINING_REQUESTS)))
         wanted = {"force": True, **arguments} if force else arguments
         now = jobs.database_time(connection)
         later = jobs.run_begun_since(connection, TRAINING, now - waited) if waited is not None else None

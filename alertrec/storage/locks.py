@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, func, select
 
+MIGRATION = 0x616C7274_00000001  # two processes that migrate at once wait for each other
 TRAINING = 0x616C7274_00000002
 TRAINING_REQUESTS = 0x616C7274_00000003
+PROMOTION = 0x616C7274_00000004
 CLEANUP = 0x616C7274_00000005
 
 

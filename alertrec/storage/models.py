@@ -9,11 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from alertrec.storage import locks
 from alertrec.storage.tables import model_versions
 
 CHAMPION = "champion"
-
-_LOCK_KEY = 0x616C7274_00000004
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def delete_version(connection: Connection, version: str) -> bool:
 
 def _retire_champion(connection: Connection) -> None:
     """Take the alias from its holder; of two who promote at once, the second waits for the first."""
-    connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY)))
+    connection.execute(select(func.pg_advisory_xact_lock(locks.PROMOTION)))
     connection.execute(update(model_versions).where(model_versions.c.alias == CHAMPION).values(alias=None))
 
 

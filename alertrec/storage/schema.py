@@ -16,8 +16,8 @@ from sqlalchemy.exc import NoSuchTableError
 from sqlalchemy.types import Boolean, DateTime, Float, Integer, Numeric, String
 
 from alertrec.errors import DataError, first_line
+from alertrec.storage import locks
 from alertrec.storage.database import driver_connection
-from alertrec.storage.migrations.steps import LOCK_KEY
 from alertrec.storage.source import Source
 from alertrec.storage.tables import OPTIONAL
 
@@ -102,7 +102,7 @@ _REVISION = text("SELECT version_num FROM alertrec.alembic_version")
 
 
 def _prepare(connection: Connection) -> None:
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.MIGRATION})
     # Alembic keeps its version in our schema, so that must be there before the first migration.
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS alertrec"))
 

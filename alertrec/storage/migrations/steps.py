@@ -15,11 +15,9 @@ from psycopg.errors import LockNotAvailable
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection
 
+from alertrec.storage import locks
 from alertrec.storage.database import driver_connection
 from alertrec.storage.tables import OWN_SCHEMA
-
-# Two processes that migrate at once wait for each other.
-LOCK_KEY = 0x616C7274_00000001
 
 _PATIENCE_MS = 200
 _PAUSE_SECONDS = 0.3
@@ -39,19 +37,19 @@ def in_steps(connection: Connection) -> Iterator[Commit]:
 
     def commit() -> None:
         driver.commit()
-        driver.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
+        driver.execute("SELECT pg_advisory_xact_lock(%s)", [locks.MIGRATION])
 
     # The lock of a transaction ends with each of them; that of the session keeps others out in between.
-    driver.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+    driver.execute("SELECT pg_advisory_lock(%s)", [locks.MIGRATION])
     try:
         commit()
         yield commit
     except BaseException:
         with contextlib.suppress(psycopg.Error):
             driver.rollback()
-            driver.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
+            driver.execute("SELECT pg_advisory_unlock(%s)", [locks.MIGRATION])
         raise
-    driver.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
+    driver.execute("SELECT pg_advisory_unlock(%s)", [locks.MIGRATION])
 
 
 def lock(connection: Connection, *tables: str) -> None:
