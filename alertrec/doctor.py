@@ -134,21 +134,17 @@ def _model(workspace: Workspace) -> str:
 
 
 def _worker(workspace: Workspace) -> str:
-    names = workers(workspace.settings)
-    if not names:
-        raise _FailedError("no worker answers", "start workers with `alertrec up` or `alertrec worker`")
-    if idle := [queue for queue in QUEUES if queue not in _served_queues(workspace.settings)]:
-        remedy = f"start one: alertrec worker --queues {','.join(idle)}"
-        raise _FailedError(f"{', '.join(names)}; no worker takes from {', '.join(idle)}", remedy)
-    return ", ".join(names)
-
-
-def _served_queues(settings: Settings) -> set[str]:
-    """Return the queues from which the workers take that answer within a second."""
     from alertrec.sending import celery_app
 
-    replies = celery_app(settings).control.inspect(timeout=1.0).active_queues() or {}
-    return {queue["name"] for queues in replies.values() for queue in queues}
+    queues_of = celery_app(workspace.settings).control.inspect(timeout=1.0).active_queues() or {}
+    if not queues_of:
+        raise _FailedError("no worker answers", "start workers with `alertrec up` or `alertrec worker`")
+    names = ", ".join(sorted(queues_of))
+    served = {queue["name"] for queues in queues_of.values() for queue in queues}
+    if idle := [queue for queue in QUEUES if queue not in served]:
+        remedy = f"start one: alertrec worker --queues {','.join(idle)}"
+        raise _FailedError(f"{names}; no worker takes from {', '.join(idle)}", remedy)
+    return names
 
 
 def _beat(workspace: Workspace) -> str:

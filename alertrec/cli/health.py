@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -70,7 +71,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _status(workspace: Workspace, vitals: Sequence[Vital]) -> dict[str, Any]:
-    from alertrec.doctor import last_tick, workers
+    from alertrec.doctor import workers
     from alertrec.storage import actions, jobs, lists, models
 
     with workspace.engine.connect() as connection:
@@ -80,13 +81,14 @@ def _status(workspace: Workspace, vitals: Sequence[Vital]) -> dict[str, Any]:
         waiting = actions.count_unprocessed(connection)
     queues = {vital.queue: vital.value for vital in vitals if vital.queue}
     is_away = None in queues.values()
+    tick_age = next(vital.value for vital in vitals if vital.name == "last_tick_seconds")
     return {
         "lists": {"current": current, "expired": expired},
         "champion": champion and {"version": champion.version, "created_at": champion.created_at},
         "actions_waiting": waiting,
         "queues": None if is_away else queues,
         "workers": [] if is_away else workers(workspace.settings),
-        "last_tick": None if is_away else last_tick(workspace.settings),
+        "last_tick": None if tick_age is None else datetime.now(UTC) - timedelta(seconds=tick_age),
         "jobs": [
             {
                 "job": run["job"],
