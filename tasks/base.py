@@ -160,7 +160,7 @@ class AlertrecTask(_Task):
 class EventTask(AlertrecTask):
     """A task with an event as its only argument, which gets its id and time when it is sent.
 
-    Its message is all that there is of the event: it is tried for most of a day, once a minute in the end.
+    Its message is all that there is of the event: it is tried for some eight hours, every half minute in the end.
     """
 
     max_retries = 1000

@@ -55,7 +55,7 @@ def segfault() -> None:
 
 @app.task(name="tests.segfault_on_event", base=EventTask, default_retry_delay=0)
 def segfault_on_event(event: dict[str, str]) -> None:
-    """Die likewise, as a task that is else tried for most of a day."""
+    """Die likewise, as a task that is else tried for hours."""
     del event
     count_run("segfault_on_event")
     os.kill(os.getpid(), signal.SIGSEGV)
