@@ -124,9 +124,15 @@ def test_a_secret_is_told_only_to_a_server_whose_certificate_is_known(
         )
         command = [sys.executable, "-c", {**BROKER, **DATABASE}[name]]
         with process(command, env=env, cwd=tmp_path, log=tmp_path / "log"):
-            wait_for(lambda: heard, seconds=30)
-    assert {SECRET.encode() in each for each in heard} == {is_known}
+            # A pool opens several connections, and is ended while some of them have only begun to talk.
+            wait_for(lambda: is_told(heard) if is_known else heard, seconds=30)
+    assert is_told(heard) == is_known
     assert SECRET not in (tmp_path / "log").read_text()
+
+
+def is_told(heard: list[bytes]) -> bool:
+    """Return whether anyone told the secret."""
+    return any(SECRET.encode() in each for each in heard)
 
 
 def ssl_authorities() -> str:
