@@ -64,6 +64,18 @@ class CheckedChannel(_Channel):  # type: ignore[misc]  # see above
             logger.warning("a message to all was dropped: %s", type(error).__name__, extra={"action": "dropped"})
             raise Empty from None
 
+    def _brpop_read(self, **options: Any) -> Any:
+        """Read what was waited for; a channel that is closed has lost its connection, and must still be closed whole.
+
+        kombu leaves it half closed, tries again when the connection is no more, and ends the worker.
+        """
+        try:
+            return super()._brpop_read(**options)
+        except (redis.ConnectionError, redis.TimeoutError):
+            if self._closing:
+                raise Empty from None
+            raise
+
     def _get_client(self) -> type[redis.Redis]:
         return CheckedRedis
 

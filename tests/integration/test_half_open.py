@@ -171,8 +171,20 @@ def break_for_a_second(scene: Scene) -> None:
     scene.proxy.accept()
 
 
+def break_what_is_published_first(scene: Scene) -> None:
+    """Do the same, and have the worker notice by another connection than that on which it waits for messages."""
+    scene.proxy.refuse()
+    with redis.Redis.from_url(scene.redis_url) as client:
+        assert client.client_kill_filter(_type="pubsub") >= 1
+    scene.proxy.reset()
+    log_actions(scene, 5)
+    scene.proxy.accept()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", [half_open, half_open_until_noticed, reset, break_for_a_second])
+@pytest.mark.parametrize(
+    "cut", [half_open, half_open_until_noticed, reset, break_for_a_second, break_what_is_published_first]
+)
 def test_a_worker_whose_connections_are_cut_in_mid_task_consumes_again_and_does_nothing_twice(
     scene: Scene, cut: Callable[[Scene], None]
 ):
