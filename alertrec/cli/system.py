@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from alertrec.processes import (
 from alertrec.runtime import child_environment, connected, opened
 from alertrec.settings import Settings
 from alertrec.task_names import QUEUES
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -135,17 +138,29 @@ def worker(
     unknown = sorted(set(queues.split(",")) - set(QUEUES))
     if unknown:
         raise ConfigError(f"there are no queues {', '.join(unknown)}; known are {', '.join(QUEUES)}")
-    n_processes = concurrency or os.cpu_count() or 1
-    arguments = ["--hostname", f"{name}@%h", "--queues", queues, "--concurrency", str(n_processes)]
     with connected(settings()) as complete:
         give_way(queues.split(","))  # not before: embedded servers, if any were started, give way to nobody
-        _run_celery(complete, ["worker", *arguments, "--without-mingle", "--without-gossip", "--loglevel", "INFO"])
+        app = _celery_of(complete)
+        from celery.utils.nodenames import host_format
+
+        started = app.Worker(
+            hostname=host_format(f"{name}@%h"),
+            queues=queues,
+            concurrency=concurrency or os.cpu_count() or 1,
+            without_mingle=True,
+            without_gossip=True,
+            loglevel="INFO",
+            quiet=_is_quiet(complete),
+        )
+        started.start()
+        # A process manager must see that a worker broke down.
+        raise typer.Exit(started.exitcode or 0)
 
 
 def beat() -> None:
     """Run Beat, which makes the system look each minute at what is due; several do no harm."""
     with connected(settings()) as complete:
-        _run_celery(complete, ["beat", "--loglevel", "INFO", "--pidfile="])
+        _celery_of(complete).Beat(loglevel="INFO", quiet=_is_quiet(complete)).run()
 
 
 def flower(
@@ -159,25 +174,33 @@ def flower(
         console.print(f"Flower: {access.url}  (user {access.user}; the password is in {access.password_source})")
         # In the environment, not among the arguments: those can be seen by every account of the machine.
         os.environ["FLOWER_BASIC_AUTH"] = f"{access.user}:{access.password}"
-        _run_celery(complete, ["flower", "--address=127.0.0.1", f"--port={access.port}", "--loglevel=WARNING"])
+        app = _celery_of(complete)
+        from celery.bin.celery import celery
+
+        celery.params[0].default = app
+        quiet = ["--quiet"] if _is_quiet(complete) else []
+        options = ["--address=127.0.0.1", f"--port={access.port}", "--loglevel=WARNING"]
+        raise typer.Exit(celery.main(args=[*quiet, "flower", *options], standalone_mode=False) or 0)
 
 
-def _run_celery(complete: Settings, arguments: list[str]) -> None:
-    """Run a command of Celery in this process, on the servers of these settings."""
+def _celery_of(complete: Settings) -> Celery:
+    """Return the app, for a command of Celery to be run in this process on the servers of these settings.
+
+    Celery's own command line would be loaded with everything that has a command in it, Flower with its web server too.
+    """
     os.environ.update(child_environment(complete, {}))
     configure_logging(complete.log_format, bound=_running_task)
     stop_with_parent()
-    from celery.bin.celery import celery
-
     from tasks import app
 
     if complete.log_format == JSON:
-        arguments = ["--quiet", *arguments]  # no banner among the lines
         _keep_log_format()
+    return app
 
-    # As `app.start` does, whose status would be lost: a process manager must see that a worker broke down.
-    celery.params[0].default = app
-    raise typer.Exit(celery.main(args=arguments, standalone_mode=False) or 0)
+
+def _is_quiet(complete: Settings) -> bool:
+    """Return whether a banner has no place among the lines of the log."""
+    return complete.log_format == JSON
 
 
 def _running_task() -> dict[str, Any]:
