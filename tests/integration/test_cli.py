@@ -23,6 +23,7 @@ from alertrec.settings import Settings
 from alertrec.task_names import QUEUES
 from alertrec.watching import watch
 from alertrec.workspace import open_workspace
+from tests.integration.forking import Commands, commands
 from tests.integration.processes import (
     Environment,
     broker,
@@ -30,7 +31,6 @@ from tests.integration.processes import (
     database,
     environment,
     load_bank,
-    run,
     run_script,
     wait_for,
     web_app,
@@ -63,6 +63,21 @@ texts = {" ".join(command): shown(*command) for command in commands} | {"": show
 heavy = [name for name in ("pandas", "sklearn", "polars", "sqlalchemy", "scipy") if name in sys.modules]
 print(json.dumps({"texts": texts, "heavy": heavy}))
 """
+
+
+_running: list[Commands] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _commands() -> Iterator[None]:
+    with commands() as started:
+        _running[:] = [started]
+        yield
+
+
+def run(*arguments: str, env: Environment, cwd: Path, module: str = "alertrec") -> Done:
+    """Run a command to its end."""
+    return _running[0].run(*arguments, env=env, cwd=cwd, module=module)
 
 
 @pytest.fixture(scope="module")
