@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 # Polars starts threads at first use, and a busy machine is no failure.
-laws = settings(max_examples=50, deadline=None)
+laws = settings(max_examples=30, deadline=None)
 
 AS_OF = datetime(2026, 3, 15, 12, tzinfo=UTC)
 FIRST_DAY = date(2025, 2, 1)

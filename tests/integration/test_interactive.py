@@ -23,7 +23,7 @@ from tests.integration.worlds import train, workspace_on
 
 # In proportion, as a bank of 12,000 users is refreshed with the settings that one gets.
 N_USERS, CHUNK_SIZE = 3_000, 500
-A_SECOND, N_ASK, ROUNDS = 10.0, 150, 3
+A_SECOND, N_ASK, ROUNDS = 10.0, 100, 3
 PROMISED_RATIO = 3.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]  # beside other tests, it would be them who make one wait

@@ -224,7 +224,7 @@ def remaining(some: Iterable[Firing], others: Iterable[Firing]) -> Counter[Firin
 
 
 @pytest.mark.parametrize("alert_type", ALERT_KEYS)
-@settings(laws, max_examples=80)
+@settings(laws, max_examples=50)
 @given(rule_banks(), zones, st.sampled_from([AS_OF, NAIVE_AS_OF]), st.data())
 def test_a_rule_fires_as_a_slow_count_row_by_row_says(
     alert_type: str, bank: Bank, zone: Zone, as_of: datetime, data: st.DataObject
@@ -236,7 +236,7 @@ def test_a_rule_fires_as_a_slow_count_row_by_row_says(
         assert without_ids(found) == expected(bank, alert_type, parameters)
 
 
-@settings(laws, max_examples=120)
+@settings(laws, max_examples=60)
 @given(st.data(), _time_zones, st.sampled_from([(7, 8), (14, 15), (17, 19), (30, 35), (45, 49), (365, 380)]))
 def test_a_stream_is_new_only_if_it_begins_well_within_what_is_known(
     data: st.DataObject, time_zone: str | None, gap_and_longest: tuple[int, int]
@@ -254,7 +254,7 @@ def test_a_stream_is_new_only_if_it_begins_well_within_what_is_known(
         assert without_ids(found) == expected(bank, "alert_subscription_monitoring", parameters)
 
 
-@settings(laws, max_examples=120)
+@settings(laws, max_examples=60)
 @given(rule_banks(with_future=False))
 def test_streams_stand_as_a_slow_walk_charge_by_charge_says(bank: Bank):
     found = recurring_streams(*frames(bank), as_of=AS_OF)

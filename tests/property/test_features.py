@@ -20,7 +20,7 @@ def build(bank: Bank, as_of: datetime | None = AS_OF) -> pl.DataFrame:
     return build_user_features(bank.users_frame(), bank.transactions_frame(), as_of=as_of)
 
 
-@settings(laws, max_examples=100)
+@settings(laws, max_examples=60)
 @given(banks(), zones, st.sampled_from([AS_OF, NAIVE_AS_OF]))
 def test_features_agree_with_a_slow_count_row_by_row(bank: Bank, zone: Zone, as_of: datetime):
     features = build_user_features(bank.users_frame(), bank.transactions_frame(zone), as_of=as_of)

@@ -130,7 +130,7 @@ def test_each_user_is_fitted_as_if_alone(of_steps: Counts, data: st.DataObject):
     assert fit_steps(of_steps, np.array(allowed), np.array(first)).tolist() == expected
 
 
-@settings(laws, max_examples=150)
+@settings(laws, max_examples=75)
 @given(counts(), _allowances, _allowances, _first_steps)
 def test_a_larger_budget_never_gives_a_higher_threshold(of_steps: Counts, one: int, other: int, first: int):
     before, after = (fit_steps(of_steps, allowed, first) for allowed in sorted((one, other)))
@@ -139,7 +139,7 @@ def test_a_larger_budget_never_gives_a_higher_threshold(of_steps: Counts, one: i
     assert (after[fitted] <= before[fitted]).all()
 
 
-@settings(laws, max_examples=150)
+@settings(laws, max_examples=75)
 @given(counts(), _allowances, _first_steps)
 def test_the_fitted_step_and_each_above_it_keep_the_budget_and_it_fires_where_one_can(
     of_steps: Counts, allowed: int, first: int

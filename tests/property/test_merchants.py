@@ -16,7 +16,7 @@ PIECES = [
 names = st.one_of(st.text(max_size=12), st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 
 
-@settings(laws, max_examples=300)
+@settings(laws, max_examples=150)
 @given(names)
 def test_the_key_of_a_key_is_that_key(name: str):
     key = merchant_key(name)

@@ -87,7 +87,7 @@ def last_days(rows: list[Charge], more: list[int]) -> list[int]:
     return [max((row.day for row in rows if row.user == user), default=START) + more[user] for user in range(USERS)]
 
 
-@settings(laws, max_examples=250)
+@settings(laws, max_examples=120)
 @given(ledgers(), users_days, ends)
 def test_streams_agree_with_a_slow_walk_charge_by_charge(rows: list[Charge], known_since: list[int], more: list[int]):
     until = last_days(rows, more)

@@ -24,7 +24,7 @@ from tests.integration.web_worlds import API, token
 from tests.soak.system import System, scalar
 
 N_VISITORS, N_LISTENERS = 3, 3
-VISIT_PAUSE, LISTENING, REFRESH_PAUSE, TROUBLE_PAUSE, SCRAPE_PAUSE = 0.5, 8.0, 2.0, 6.0, 5.0
+VISIT_PAUSE, LISTENING, REFRESH_PAUSE, TROUBLE_PAUSE, SCRAPE_PAUSE = 1.0, 8.0, 5.0, 6.0, 5.0
 MOST_WAITING = 30  # on a machine that is busy with other things, customers come less often
 RULES_LIVE_SECONDS = 60  # a customer who has switched everything on would leave nothing to offer
 BACK_AFTER_SECONDS = (20, 60)
