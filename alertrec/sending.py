@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 
+from alertrec.errors import QueueUnavailableError
 from alertrec.runtime import child_environment
 from alertrec.settings import Settings
 from alertrec.workspace import Workspace
@@ -30,3 +31,12 @@ def send(workspace: Workspace, task: str, *args: Any) -> None:
         If the broker does not take it.
     """
     celery_app(workspace.settings).tasks[task].apply_async(args)
+
+
+def send_if_possible(workspace: Workspace, task: str, *args: Any) -> bool:
+    """Send what stands in the tables, so that a tick would send it as well; False where the broker does not take it."""
+    try:
+        send(workspace, task, *args)
+    except QueueUnavailableError:
+        return False
+    return True

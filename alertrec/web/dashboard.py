@@ -8,7 +8,6 @@ Use cases are imported where they are called: they load pandas and scikit-learn,
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from alertrec.errors import AlertrecError, QueueUnavailableError, UnknownUserError, first_line
-from alertrec.sending import send
+from alertrec.errors import AlertrecError, UnknownUserError, first_line
+from alertrec.sending import send_if_possible
 from alertrec.task_names import REFRESH_RECOMMENDATIONS, TRAIN_MODEL
 from alertrec.web.access import check_csrf
 from alertrec.web.pictures import alerts_chart, days_chart, reliability_chart, spending_chart, verdict
@@ -220,7 +219,7 @@ class Pages:
 
         def ask(workspace: Workspace) -> None:
             job_id = fitting.request_training(workspace, force=True, promoted_by=admin_id)
-            _send(workspace, TRAIN_MODEL, False, str(job_id))  # positions of a message, not of a function
+            send_if_possible(workspace, TRAIN_MODEL, False, str(job_id))  # positions of a message, not of a function
 
         return self._asked_for(request, "training", ask)
 
@@ -229,7 +228,8 @@ class Pages:
         from alertrec import service
 
         def ask(workspace: Workspace) -> None:
-            _send(workspace, REFRESH_RECOMMENDATIONS, service.ALL_USERS, str(service.request_refresh(workspace)))
+            job_id = service.request_refresh(workspace)
+            send_if_possible(workspace, REFRESH_RECOMMENDATIONS, service.ALL_USERS, str(job_id))
 
         return self._asked_for(request, "refresh", ask)
 
@@ -334,12 +334,6 @@ def _champion_before(rows: Sequence[ModelRow], champion: ModelRow | None) -> str
 
 def _address_of(user_id: str) -> str:
     return f"/dashboard/users/{quote(user_id, safe='')}"
-
-
-def _send(workspace: Workspace, task: str, *args: Any) -> None:
-    """Send what stands in the tables already: where the broker is away, the next tick does."""
-    with contextlib.suppress(QueueUnavailableError):
-        send(workspace, task, *args)
 
 
 def _asked(ask: Callable[[], Any]) -> Asked:

@@ -8,8 +8,8 @@ from functools import cached_property
 from threading import Event, Lock
 from typing import Any
 
-from alertrec.errors import ConfigError, QueueUnavailableError
-from alertrec.sending import send
+from alertrec import sending
+from alertrec.errors import ConfigError
 from alertrec.settings import Settings
 from alertrec.starters import Starters
 from alertrec.task_names import PROCESS_ACTIONS
@@ -58,15 +58,11 @@ class Web:
         QueueUnavailableError
             If the broker does not take it within two seconds.
         """
-        send(self.workspace, task, *args)
+        sending.send(self.workspace, task, *args)
 
     def send_if_possible(self, task: str, *args: Any) -> bool:
-        """Send a task that a tick would send as well, some time later; False where the broker does not take it."""
-        try:
-            self.send(task, *args)
-        except QueueUnavailableError:
-            return False
-        return True
+        """Send what a tick would send as well, some time later; False where the broker does not take it."""
+        return sending.send_if_possible(self.workspace, task, *args)
 
     def hint_at_actions(self) -> None:
         """Have waiting actions applied now, where the broker is there; else the next tick does.

@@ -20,9 +20,10 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
+from alertrec import sending
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
-from alertrec.web import create_app, resources
+from alertrec.web import create_app
 from alertrec.web.app import SampleUser
 from alertrec.workspace import Workspace
 from tests.integration.web_worlds import (
@@ -97,7 +98,7 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
 @pytest.fixture(autouse=True)
 def _nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = Outbox()
-    monkeypatch.setattr(resources, "send", lambda _workspace, task, *arguments: outbox(task, *arguments))
+    monkeypatch.setattr(sending, "send", lambda _workspace, task, *arguments: outbox(task, *arguments))
 
 
 @pytest.fixture

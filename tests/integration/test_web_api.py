@@ -21,13 +21,13 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from starlette.requests import HTTPConnection
 
-from alertrec import actions, service
+from alertrec import actions, sending, service
 from alertrec.catalog import ALERT_KEYS, ALERT_TYPES, BY_KEY
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
 from alertrec.task_names import CLEANUP_EXPIRED, GENERATE_RECOMMENDATIONS, PROCESS_ACTIONS, REFRESH_RECOMMENDATIONS
 from alertrec.user_story import user_story
-from alertrec.web import create_app, create_router, resources
+from alertrec.web import create_app, create_router
 from alertrec.web.live import Hub
 from alertrec.web.reading import ListReader
 from alertrec.workspace import Workspace
@@ -91,7 +91,7 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
 def outbox(monkeypatch: pytest.MonkeyPatch) -> Outbox:
     """What the app sends to workers; real ones are at work in `test_web_live.py`."""
     outbox = Outbox()
-    monkeypatch.setattr(resources, "send", lambda _workspace, task, *arguments: outbox(task, *arguments))
+    monkeypatch.setattr(sending, "send", lambda _workspace, task, *arguments: outbox(task, *arguments))
     return outbox
 
 

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from alertrec import sending
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
 from alertrec.task_names import GENERATE_RECOMMENDATIONS
-from alertrec.web import create_app, resources
+from alertrec.web import create_app
 from alertrec.web.limits import MOST_BODY_BYTES, Limits
 from tests.integration.web_worlds import (
     API,
@@ -59,7 +60,7 @@ def settings(running_servers: Servers, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(autouse=True)
 def outbox(monkeypatch: pytest.MonkeyPatch) -> Outbox:
     outbox = Outbox()
-    monkeypatch.setattr(resources, "send", lambda _workspace, task, *arguments: outbox(task, *arguments))
+    monkeypatch.setattr(sending, "send", lambda _workspace, task, *arguments: outbox(task, *arguments))
     return outbox
 
 
