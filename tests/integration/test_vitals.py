@@ -19,7 +19,15 @@ from alertrec.task_names import LAST_TICK, LAST_TICK_KEPT_SECONDS, QUEUES
 from alertrec.vitals import NAMES, Vital, read_vitals
 from alertrec.web.app import create_app
 from alertrec.workspace import Workspace, open_workspace
-from tests.integration.web_worlds import browsing, metric, metric_lines, took_at_most, without_broker, without_database
+from tests.integration.web_worlds import (
+    PROMISED_SECONDS,
+    browsing,
+    metric,
+    metric_lines,
+    took_at_most,
+    without_broker,
+    without_database,
+)
 from tests.integration.worlds import add_version, execute, in_background, wait_until
 
 OF_BROKER = {"queue_length", "unacked_messages", "last_tick_seconds"}
@@ -235,7 +243,7 @@ def test_without_the_broker_what_it_has_is_not_known(workspace: Workspace, setti
 
 
 def test_a_broker_that_is_frozen_is_given_up(workspace: Workspace, settings: Settings):
-    with socket.create_server(("127.0.0.1", 0)) as frozen, took_at_most(2.5):
+    with socket.create_server(("127.0.0.1", 0)) as frozen, took_at_most(PROMISED_SECONDS):
         url = f"redis://127.0.0.1:{frozen.getsockname()[1]}/0"
         assert away(read_vitals(replace(workspace, settings=replace(settings, redis_url=url)))) == OF_BROKER
 

@@ -387,7 +387,7 @@ async def test_listening_goes_on_after_a_restart_of_the_broker_and_ends_with_the
                 with pytest.raises(ConnectionClosed):
                     await received(socket)
                 assert await asyncio.to_thread(web_process.wait, PATIENCE) in {0, -15}
-                assert time.monotonic() - started < 6
+                assert time.monotonic() - started < 20
 
 
 async def test_a_stream_ends_after_a_while_so_that_it_is_asked_again_who_listens(
