@@ -9,6 +9,7 @@ from typing import Any
 import redis
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.redis import Channel, QoS, Transport
+from kombu.transport.virtual import QoS as PlainQoS
 
 from tasks.envelope import ERRORS_OF_MESSAGES, refusal
 from tasks.process import give_up
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _QoS: Any = QoS  # their stubs lack much of what is used here
 _Channel: Any = Channel
+_LOST = (redis.ConnectionError, redis.TimeoutError)
 _CONSUMED = "BRPOP"
 _REPLIES = ".reply.celery.pidbox"  # the end of the name of a queue with answers to `ping`
 _REPLY_SECONDS = 60
@@ -40,6 +42,25 @@ class CheckedRedis(redis.Redis):
 
 class CheckedQoS(_QoS):  # type: ignore[misc]  # see above
     """What was taken and not acknowledged, without what cannot be delivered again."""
+
+    def ack(self, delivery_tag: Any) -> None:
+        """Acknowledge a message; where the broker is not reached, it comes again, but keeps none from its place here.
+
+        kombu keeps the place: a worker that has lost as many as it has processes would wait for ever.
+        """
+        try:
+            super().ack(delivery_tag)
+        except _LOST:
+            PlainQoS.ack(self, delivery_tag)
+            raise
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
+        """Hand a message back or drop it; likewise."""
+        try:
+            super().reject(delivery_tag, requeue=requeue)
+        except _LOST:
+            PlainQoS.ack(self, delivery_tag)
+            raise
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Deliver a message again; one that is none would keep all behind it from that."""
@@ -71,7 +92,7 @@ class CheckedChannel(_Channel):  # type: ignore[misc]  # see above
         """
         try:
             return super()._brpop_read(**options)
-        except (redis.ConnectionError, redis.TimeoutError):
+        except _LOST:
             if self._closing:
                 raise Empty from None
             raise

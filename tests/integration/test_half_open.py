@@ -10,16 +10,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 import redis
+from kombu import Connection
+from kombu.simple import SimpleQueue
 from sqlalchemy import Engine
 
 from alertrec.announcing import channel_of
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
 from alertrec.storage.database import driver_connection
+from tasks.transport import check_what_comes_in
 from tests.integration.breakable import Breakable, own_broker
 from tests.integration.messages import deliver_again
 from tests.integration.processes import (
@@ -231,6 +235,24 @@ def hears(web: httpx.Client) -> bool:
     with web.stream("GET", f"{API}/stream") as answer:
         assert answer.status_code in {200, 503}
         return answer.status_code == 200
+
+
+@pytest.mark.parametrize("how", ["ack", "requeue"])
+def test_a_message_that_could_not_be_acknowledged_keeps_no_other_from_its_place(broker: Breakable, how: str):
+    check_what_comes_in()
+    impatient = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+    with proxy_to(broker.url) as (proxy, through), Connection(through, transport_options=impatient) as connection:
+        channel = connection.default_channel
+        channel.basic_qos(0, 1, False)
+        with SimpleQueue(channel, f"half-open-{how}") as queue:
+            queue.put([[], {}, {}], headers={"task": "alertrec.tick", "id": str(uuid4())})
+            message = queue.get(timeout=10)
+            assert not channel.qos.can_consume()
+            proxy.go_silent()
+            with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
+                message.ack() if how == "ack" else message.requeue()
+            assert channel.qos.can_consume()
+            proxy.speak()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how long a connection is waited for is asked of Linux")
