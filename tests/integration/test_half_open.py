@@ -23,7 +23,7 @@ from alertrec.announcing import channel_of
 from alertrec.embedded import Servers
 from alertrec.settings import Settings
 from alertrec.storage.database import driver_connection
-from tasks.transport import check_what_comes_in
+from tasks.transport import CheckedTransport
 from tests.integration.breakable import Breakable, own_broker
 from tests.integration.messages import deliver_again
 from tests.integration.processes import (
@@ -239,9 +239,9 @@ def hears(web: httpx.Client) -> bool:
 
 @pytest.mark.parametrize("how", ["ack", "requeue"])
 def test_a_message_that_could_not_be_acknowledged_keeps_no_other_from_its_place(broker: Breakable, how: str):
-    check_what_comes_in()
-    impatient = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
-    with proxy_to(broker.url) as (proxy, through), Connection(through, transport_options=impatient) as connection:
+    # By its class: kombu remembers what stood for `redis` when it was first used in this process.
+    options = {"transport": CheckedTransport, "transport_options": {"socket_timeout": 0.5}}
+    with proxy_to(broker.url) as (proxy, through), Connection(through, **options) as connection:
         channel = connection.default_channel
         channel.basic_qos(0, 1, False)
         with SimpleQueue(channel, f"half-open-{how}") as queue:
